@@ -1,0 +1,28 @@
+"""Verilog of a design as one deterministic text."""
+
+from __future__ import annotations
+
+from amaranth.back import verilog
+from amaranth.lib import wiring
+
+from headrace.cells import CellLibrary, CellModule
+
+
+def emit(component: wiring.Component, name: str, *, library: CellLibrary | None = None) -> str:
+    """Verilog of `component` as module `name`, followed by every cell it uses, each one once.
+
+    Ports are `clk`, `rst` and the flattened signature (`m_axi.awaddr` becomes `m_axi_awaddr`). Equal designs give equal
+    text. `library` may be passed to inspect the cells afterwards; it must be new.
+    """
+    library = CellLibrary(name) if library is None else library
+    texts = [_module(component, name, library)]
+    texts.extend(_module(cell, cell_name, library) for cell_name, cell in library.modules())
+    return "\n".join(texts)
+
+
+def _module(component: wiring.Component, name: str, library: CellLibrary) -> str:
+    top = CellModule(component)
+    text: str = verilog.convert(
+        top, name=name, platform=library, ports=top.ports, emit_src=False, strip_internal_attrs=True
+    )
+    return text
