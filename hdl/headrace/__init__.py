@@ -1,0 +1,1 @@
+"""Headrace: the hardware description of an open neural processing unit."""

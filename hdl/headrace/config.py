@@ -1,0 +1,173 @@
+"""Machine parameters: one frozen, validated description from which every block is built."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+__all__ = ["MACHINES", "ConfigError", "NpuConfig", "index_bits", "machine"]
+
+
+class ConfigError(ValueError):
+    """A machine that cannot work, or a name that does not exist; the message names the parameter and the remedy."""
+
+
+def index_bits(n: int) -> int:
+    """Bits of an index into `n` things, never zero, so that no port has zero width."""
+    return max(1, (n - 1).bit_length())
+
+
+def _power_of_two(n: int) -> bool:
+    return n > 0 and n & (n - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpuConfig:
+    """Parameters of a machine.
+
+    The same command stream semantics and the same results hold for every configuration; only speed and capacity differ.
+
+    Raises:
+        ConfigError: when the parameters cannot work together, naming the reason.
+    """
+
+    name: str
+    rows: int  # R: PE rows, which are output pixels or tokens
+    cols: int  # C: PE columns, which are output channels
+    lanes: int  # K: INT8 multiplications of a PE each cycle; a scratchpad word is 2K bytes
+    accs: int  # T: row groups that share a weight entry; a PE has 2T accumulators
+    columns: int  # S: columns of the dataflow array
+    vector_lanes: int  # L: 32-bit lanes of a dataflow column
+    axi_bits: int  # width of the AXI4 data bus
+    spad_bytes: int  # activation scratchpad
+    ring_bytes: int  # weight ring, codes only
+    contexts: int = 8  # contexts held by every dataflow column
+    column_words: int = 256  # words of L x 32 bits in every dataflow column's memory
+    gasket_beats: int = 256  # beats the wrap-around buffer holds: the longest pass that can wrap
+    burst_beats: int = 16  # longest AXI burst
+    outstanding: int = 16  # read bursts in flight
+    queue_depth: int = 4  # commands queued for each engine
+    tokens: int = 32  # dependency tokens
+    windows: int = 4  # address windows the host opens
+    scalars: int = 16  # scalar registers
+    multiplier: str = "dsp"  # how a PE multiplies: "dsp", one multiplier a product
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "cols", "accs", "columns", "vector_lanes", "contexts", "column_words", "queue_depth"):
+            self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        self._require(_power_of_two(self.lanes) and self.lanes >= 2, "lanes must be a power of two of at least 2")
+        self._require(self.axi_bits in (32, 64, 128, 256, 512), "axi_bits must be 32, 64, 128, 256 or 512")
+        self._require(_power_of_two(self.burst_beats) and self.burst_beats <= 256, "burst_beats: power of two <= 256")
+        self._require(self.burst_beats * self.axi_bytes <= 4096, "a burst must fit 4 KiB")
+        self._require(self.tokens <= 32 and self.scalars <= 16, "at most 32 tokens and 16 scalars")
+        self._require(self.accs <= 64 and self.contexts <= 16, "at most 64 accumulators and 16 contexts")
+        self._require(self.multiplier == "dsp", "multiplier must be 'dsp'")
+        self._require(self.bank_words >= 16, f"spad_bytes must give every bank 16 words of {self.word_bytes} bytes")
+        self._require(_power_of_two(self.bank_words), "spad_bytes / (rows * 2 * lanes) must be a power of two")
+        self._require(self.bank_words <= 1 << 16, "a bank holds at most 65,536 words")
+        self._require(_power_of_two(self.ring_entries) and self.ring_entries >= 4, "ring must hold 2^n >= 4 entries")
+        self._require(self.gasket_beats >= self.accs * self.rows * self.acc_beats, "gasket must hold an epilogue pass")
+
+    def _require(self, condition: bool, why: str) -> None:
+        if not condition:
+            raise ConfigError(f"machine {self.name!r}: {why}")
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a scratchpad word and of one column's share of a weight entry."""
+        return 2 * self.lanes
+
+    @property
+    def axi_bytes(self) -> int:
+        """Bytes of an AXI beat."""
+        return self.axi_bits // 8
+
+    @property
+    def bank_words(self) -> int:
+        """Words of one scratchpad bank, both sub-banks; the top address bit selects the sub-bank."""
+        return self.spad_bytes // (self.rows * self.word_bytes)
+
+    @property
+    def ring_entries(self) -> int:
+        """Weight entries the ring holds."""
+        return self.ring_bytes // (self.cols * self.word_bytes)
+
+    @property
+    def entry_beats(self) -> int:
+        """AXI beats of a weight entry's codes; an entry starts on a beat."""
+        return -(-self.cols * self.word_bytes // self.axi_bytes)
+
+    @property
+    def scale_beats(self) -> int:
+        """AXI beats of a weight entry's group scales (sd and sm, one byte each a column)."""
+        return -(-2 * self.cols // self.axi_bytes)
+
+    @property
+    def acc_beats(self) -> int:
+        """Dataflow beats that drain one row of accumulators: ceil(C / L)."""
+        return -(-self.cols // self.vector_lanes)
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Peak INT8 multiply-accumulates a cycle."""
+        return self.rows * self.cols * self.lanes
+
+    @property
+    def drain_reduction(self) -> int:
+        """Smallest reduction length at which draining never stalls the array in A8W8: (R C / L) K."""
+        return -(-self.rows * self.cols // self.vector_lanes) * self.lanes
+
+    def warnings(self) -> list[str]:
+        """What will make this machine slow, in sentences; empty when nothing does."""
+        out = []
+        if self.drain_reduction > 256:
+            out.append(f"A8W8 layers with a reduction below {self.drain_reduction} wait for the accumulator drain")
+        if self.entry_beats > 2 * self.accs:
+            out.append("an entry takes longer to fetch than a full tile takes to use it: weights limit every layer")
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+KIB = 1024
+
+MACHINES: dict[str, NpuConfig] = {
+    c.name: c
+    for c in (
+        NpuConfig(
+            name="base", rows=4, cols=8, lanes=8, accs=16, columns=8, vector_lanes=8,
+            axi_bits=128, spad_bytes=256 * KIB, ring_bytes=64 * KIB,
+        ),
+        NpuConfig(
+            name="edge", rows=8, cols=16, lanes=8, accs=16, columns=16, vector_lanes=8,
+            axi_bits=256, spad_bytes=512 * KIB, ring_bytes=128 * KIB,
+        ),
+        NpuConfig(
+            name="m2", rows=32, cols=32, lanes=16, accs=16, columns=64, vector_lanes=8,
+            axi_bits=512, spad_bytes=4096 * KIB, ring_bytes=512 * KIB, gasket_beats=2048,
+        ),
+        NpuConfig(
+            name="tiny", rows=2, cols=2, lanes=2, accs=4, columns=4, vector_lanes=2,
+            axi_bits=32, spad_bytes=8 * KIB, ring_bytes=512, gasket_beats=64, burst_beats=8, outstanding=4,
+        ),
+        NpuConfig(
+            name="odd", rows=1, cols=3, lanes=4, accs=3, columns=3, vector_lanes=2,
+            axi_bits=64, spad_bytes=16 * KIB, ring_bytes=1536, gasket_beats=32, burst_beats=4, outstanding=3,
+        ),
+        NpuConfig(
+            name="thin", rows=3, cols=1, lanes=2, accs=2, columns=2, vector_lanes=3,
+            axi_bits=64, spad_bytes=12 * KIB, ring_bytes=256, gasket_beats=32, burst_beats=16, outstanding=2,
+        ),
+    )
+}  # fmt: skip
+
+
+def machine(name: str) -> NpuConfig:
+    """The named machine.
+
+    Raises:
+        ConfigError: for an unknown name, listing those that exist.
+    """
+    if name not in MACHINES:
+        raise ConfigError(f"unknown machine {name!r}; choose one of {', '.join(MACHINES)}")
+    return MACHINES[name]

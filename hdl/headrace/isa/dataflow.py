@@ -1,0 +1,82 @@
+"""Contexts of dataflow columns: what one column does to the beats that carry its context number."""
+
+from enum import IntEnum
+
+from .fields import Field, pack
+
+__all__ = ["CONTEXT_BITS", "CONTEXT_FIELDS", "CONTEXT_WORDS", "DataflowOp", "Reduce", "Source", "encode_context"]
+
+
+class DataflowOp(IntEnum):
+    """Lane operations on 32-bit a and b; integers are two's complement, F are fp32 (RNE, subnormals flushed)."""
+
+    PASS = 0  # a
+    IADD = 1  # a + b, low 32 bits
+    ISUB = 2  # a - b
+    IMUL = 3  # low 32 bits of a * b, operands within 25 signed bits
+    IMIN = 4
+    IMAX = 5
+    ISHR = 6  # (a + b) >> sh, arithmetic, the sum exact in 33 bits
+    IDIVR = 7  # sign(a) * ((|a| * b + 2^(sh-1)) >> sh), |a| < 2^24, 0 <= b < 2^24, sh >= 1: halves away from zero
+    I2F = 8  # fp32(a)
+    F2I = 9  # round half to even, saturated to int32, NaN gives 0
+    F2IC = 10  # round half to even, clamped to [b low half, b high half] (signed 16 bits each), NaN gives 0
+    FADD = 11
+    FSUB = 12
+    FMUL = 13
+    FMIN = 14
+    FMAX = 15
+
+
+class Source(IntEnum):
+    """Operands of a lane."""
+
+    X = 0  # main stream
+    Y = 1  # side stream
+    MEM = 2  # the column's memory at mem_base + (idx if mem_idx)
+    IMM = 3  # the context's immediate, the same in every lane
+
+
+class Reduce(IntEnum):
+    """Reduction over `repeat` consecutive beats, lane by lane, int32."""
+
+    NONE = 0
+    SUM = 1
+    MAX = 2
+    MIN = 3
+
+
+CONTEXT_FIELDS: tuple[Field, ...] = pack(
+    (
+        Field(name="op", width=6, doc="lane operation", enum=DataflowOp),
+        Field(name="a", width=2, doc="operand a", enum=Source),
+        Field(name="b", width=2, doc="operand b", enum=Source),
+        Field(name="dst", width=1, doc="0: the result replaces x, 1: it replaces y; the other passes on"),
+        Field(name="reduce", width=2, doc="reduction of the result", enum=Reduce),
+        Field(name="mem_idx", width=1, doc="the beat's idx is added to mem_base"),
+        Field(name="sh", width=5, doc="shift of ISHR and IDIVR"),
+        Field(name="mem_base", width=12, doc="word of the column's memory"),
+        Field(name="repeat", width=16, doc="beats of a reduction; one result every `repeat` beats"),
+        Field(name="imm", width=32, doc="immediate"),
+    )
+)
+CONTEXT_WORDS = 4
+CONTEXT_BITS = CONTEXT_WORDS * 32
+
+
+def encode_context(**values: int) -> list[int]:
+    """Four 32-bit words of a context; fields not named are zero (a context of zeros passes x and y on).
+
+    Raises:
+        ValueError: for an unknown field or a value that does not fit.
+    """
+    known = {f.name: f for f in CONTEXT_FIELDS}
+    word = 0
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"a context has no field {name!r}")
+        f = known[name]
+        if not -(1 << (f.width - 1)) <= value < 1 << f.width:
+            raise ValueError(f"context field {name}: {value} does not fit {f.width} bits")
+        word |= (int(value) & ((1 << f.width) - 1)) << f.offset
+    return [(word >> (32 * i)) & 0xFFFFFFFF for i in range(CONTEXT_WORDS)]
