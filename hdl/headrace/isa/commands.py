@@ -5,6 +5,8 @@ Decoder, assembler, constants and manual are generated from `COMMANDS`.
 
 from enum import IntEnum
 
+from headrace.config import NpuConfig
+
 from .fields import Command, Engine, Field, pack
 
 __all__ = ["BY_NAME", "BY_OPCODE", "COMMANDS", "DType", "Dest", "Precision", "ScalarOp"]
@@ -42,6 +44,10 @@ class ScalarOp(IntEnum):
 
     SET = 0  # dst = imm
     ADD = 1  # dst = src + imm
+
+
+def _accs(config: NpuConfig) -> int:
+    return config.accs
 
 
 def _header() -> tuple[Field, ...]:
@@ -183,8 +189,8 @@ for n < n_tiles: for mt < m_tiles:
             Field(name="pad_left", width=8, signed=True, doc="columns of padding on the left"),
             Field(name="n_tiles", width=16, doc="groups of C output channels", minimum=1),
             Field(name="m_tiles", width=16, doc="tiles of t_count*R output pixels", minimum=1),
-            Field(name="t_count", width=8, doc="row groups of a tile, multiple of I", minimum=1, maximum=lambda c: c.accs),
-            Field(name="t_last", width=8, doc="row groups of the last tile, alike", minimum=1, maximum=lambda c: c.accs),
+            Field(name="t_count", width=8, doc="row groups of a tile, multiple of I", minimum=1, maximum=_accs),
+            Field(name="t_last", width=8, doc="row groups of the last tile, alike", minimum=1, maximum=_accs),
             Field(name="group_tiles", width=16, doc="n tiles of a convolution group; 0: not grouped"),
             Field(name="group_planes", width=16, doc="input planes between groups"),
             Field(name="tag", width=8, doc="must equal the tag of every weight entry consumed"),
@@ -216,8 +222,8 @@ for n < n_tiles: for mt < m_tiles:                                     one pass 
             Field(name="n_tiles", width=16, doc="as in MAC", minimum=1),
             Field(name="m_tiles", width=16, doc="as in MAC", minimum=1),
             Field(name="m_count", width=24, doc="as in MAC", minimum=1),
-            Field(name="t_count", width=8, doc="as in MAC", minimum=1, maximum=lambda c: c.accs),
-            Field(name="t_last", width=8, doc="as in MAC", minimum=1, maximum=lambda c: c.accs),
+            Field(name="t_count", width=8, doc="as in MAC", minimum=1, maximum=_accs),
+            Field(name="t_last", width=8, doc="as in MAC", minimum=1, maximum=_accs),
             Field(name="channels", width=16, doc="output channels; 0: all"),
             Field(name="ctx", width=4, doc="first context", maximum=lambda c: c.contexts - 1),
             Field(name="wraps", width=4, doc="times the pass wraps through the gasket: contexts ctx .. ctx+wraps"),
