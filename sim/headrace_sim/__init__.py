@@ -1,0 +1,1 @@
+"""Headrace simulators: the numpy golden model and the compiled RTL."""
