@@ -1,0 +1,87 @@
+"""Lane operations in numpy and Python integers, written from the specification of the operations."""
+
+import numpy as np
+
+from headrace.isa import DataflowOp
+
+QUIET_NAN = 0x7FC00000
+
+
+def flush(bits: np.ndarray) -> np.ndarray:
+    """Subnormals to zeros of the same sign."""
+    return np.where((bits & 0x7F800000) == 0, bits & 0x80000000, bits).astype(np.uint32)
+
+
+def f32(bits: np.ndarray) -> np.ndarray:
+    return flush(np.asarray(bits, np.uint32)).view(np.float32)
+
+
+def to_bits(values: np.ndarray) -> np.ndarray:
+    bits = flush(np.asarray(values, np.float32).view(np.uint32))
+    return np.where(np.isnan(values), np.uint32(QUIET_NAN), bits).astype(np.uint32)
+
+
+def _signed(bits: np.ndarray) -> np.ndarray:
+    return np.asarray(bits, np.uint32).view(np.int32).astype(np.int64)
+
+
+def _signed25(bits: np.ndarray) -> np.ndarray:
+    value = np.asarray(bits, np.int64) & 0x1FFFFFF
+    return np.where(value >> 24, value - (1 << 25), value)
+
+
+def _select(a: np.ndarray, b: np.ndarray, larger: bool) -> np.ndarray:
+    x, y = flush(a), flush(b)
+    key = [np.where(_signed(v) < 0, ~(v & 0x7FFFFFFF).astype(np.int64), v.astype(np.int64)) for v in (x, y)]
+    out = np.where((key[1] > key[0]) if larger else (key[1] < key[0]), y, x)
+    return np.where(np.isnan(f32(a)) | np.isnan(f32(b)), np.uint32(QUIET_NAN), out)
+
+
+def _to_int(a: np.ndarray) -> np.ndarray:
+    value = np.rint(np.where(np.isnan(f32(a)), 0.0, f32(a).astype(np.float64)))
+    return np.clip(value, -(2**31), 2**31 - 1).astype(np.int64)
+
+
+def _half(bits: np.ndarray) -> np.ndarray:
+    return np.asarray(bits, np.uint32).astype(np.uint16).view(np.int16).astype(np.int64)
+
+
+def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """32-bit results of `op` on arrays of 32-bit patterns."""
+    a, b, shift = np.asarray(a, np.uint32), np.asarray(b, np.uint32), np.asarray(shift, np.int64)
+    with np.errstate(all="ignore"):
+        match op:
+            case DataflowOp.PASS:
+                out = a
+            case DataflowOp.IADD:
+                out = _signed(a) + _signed(b)
+            case DataflowOp.ISUB:
+                out = _signed(a) - _signed(b)
+            case DataflowOp.IMUL:
+                out = _signed25(a) * _signed25(b)
+            case DataflowOp.IMIN:
+                out = np.minimum(_signed(a), _signed(b))
+            case DataflowOp.IMAX:
+                out = np.maximum(_signed(a), _signed(b))
+            case DataflowOp.ISHR:
+                out = (_signed(a) + _signed(b)) >> shift
+            case DataflowOp.IDIVR:
+                out = ((np.abs(_signed(a)) * b.astype(np.int64)) + (1 << (shift - 1))) >> shift
+                out = np.where(_signed(a) < 0, -out, out)
+            case DataflowOp.I2F:
+                return to_bits(_signed(a).astype(np.float32))
+            case DataflowOp.F2I:
+                out = _to_int(a)
+            case DataflowOp.F2IC:
+                out = np.clip(_to_int(a), _half(b & 0xFFFF), _half(b >> 16))
+            case DataflowOp.FADD:
+                return to_bits(f32(a) + f32(b))
+            case DataflowOp.FSUB:
+                return to_bits(f32(a) - f32(b))
+            case DataflowOp.FMUL:
+                return to_bits(f32(a) * f32(b))
+            case DataflowOp.FMIN:
+                return _select(a, b, larger=False)
+            case DataflowOp.FMAX:
+                return _select(a, b, larger=True)
+    return (out & 0xFFFFFFFF).astype(np.uint32)

@@ -1,0 +1,127 @@
+"""A lane against numpy float32 with the flush rule, and against Python integers."""
+
+import itertools
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from headrace.dataflow.lane import Lane
+from headrace.isa import DataflowOp
+
+from .reference import lane_op
+
+FLOAT_CORNERS = [
+    *(0x00000000, 0x00000001, 0x00400000, 0x007FFFFF, 0x00800000, 0x00800001, 0x00FFFFFF, 0x01000000),
+    *(0x33800000, 0x33800001, 0x34000000, 0x3EFFFFFF, 0x3F000000, 0x3F000001, 0x3F7FFFFF, 0x3F800000, 0x3F800001),
+    *(0x3FC00000, 0x40200000, 0x4B000000, 0x4B000001, 0x4B7FFFFF, 0x4B800000, 0x4EFFFFFF, 0x4F000000, 0x4F000001),
+    *(0x5F000000, 0x7E800000, 0x7F000000, 0x7F7FFFFE, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, 0x7FFFFFFF),
+]
+INT_CORNERS = [0, 1, 2, 3, 127, 128, 0xFFFFFF, 0x1000000, 0x1000001, 0x1000003, 0x7FFFFF7F, 0x7FFFFFBF, 0x7FFFFFFF]
+FLOAT_OPS = [DataflowOp.FADD, DataflowOp.FSUB, DataflowOp.FMUL, DataflowOp.FMIN, DataflowOp.FMAX]
+INT_OPS = [DataflowOp.IADD, DataflowOp.ISUB, DataflowOp.IMIN, DataflowOp.IMAX, DataflowOp.ISHR, DataflowOp.PASS]
+
+
+def check(op: np.ndarray, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> None:
+    """Run the operations back to back and compare each result, `Lane.LATENCY` cycles later, with the reference."""
+    expected = np.zeros(len(op), np.uint32)
+    for kind in np.unique(op):
+        at = op == kind
+        expected[at] = lane_op(DataflowOp(int(kind)), a[at], b[at], shift[at])
+    got = np.zeros(len(op), np.uint32)
+    dut = Lane()
+
+    async def bench(ctx):
+        for i in range(len(op) + Lane.LATENCY):
+            if i < len(op):
+                ctx.set(dut.op, int(op[i]))
+                ctx.set(dut.a, int(a[i]))
+                ctx.set(dut.b, int(b[i]))
+                ctx.set(dut.shift, int(shift[i]))
+            if i >= Lane.LATENCY:
+                got[i - Lane.LATENCY] = ctx.get(dut.o)
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    wrong = np.flatnonzero(got != expected)
+    assert not len(wrong), "\n".join(
+        f"{DataflowOp(int(op[i])).name} {a[i]:08x} {b[i]:08x} sh {shift[i]}: {got[i]:08x}, expected {expected[i]:08x}"
+        for i in wrong[:10]
+    )
+
+
+def _pairs(values: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = np.array(list(itertools.product(values, repeat=2)), np.uint32)
+    return pairs[:, 0], pairs[:, 1]
+
+
+@pytest.mark.parametrize("op", FLOAT_OPS, ids=lambda op: op.name)
+def test_float_corners(op):
+    a, b = _pairs(FLOAT_CORNERS + [v | 0x80000000 for v in FLOAT_CORNERS])
+    check(np.full(len(a), op), a, b, np.zeros(len(a), np.int64))
+
+
+@pytest.mark.parametrize("op", [DataflowOp.F2I, DataflowOp.I2F, DataflowOp.F2IC], ids=lambda op: op.name)
+def test_conversion_corners(op):
+    values = FLOAT_CORNERS + INT_CORNERS
+    values = np.array(values + [v | 0x80000000 for v in values] + [-v & 0xFFFFFFFF for v in INT_CORNERS], np.uint32)
+    halves = np.arange(-40, 41).astype(np.float32) / 4
+    a = np.concatenate([values, halves.view(np.uint32), (halves * 4096).view(np.uint32)])
+    for low, high in ((-128, 127), (-32768, 32767), (-7, 5), (3, 3)):
+        b = np.full(len(a), (high & 0xFFFF) << 16 | low & 0xFFFF, np.uint32)
+        check(np.full(len(a), op), a, b, np.zeros(len(a), np.int64))
+
+
+@pytest.mark.parametrize("op", INT_OPS, ids=lambda op: op.name)
+def test_integer_corners(op):
+    a, b = _pairs(INT_CORNERS + [-v & 0xFFFFFFFF for v in INT_CORNERS] + [0x80000000])
+    for shift in (0, 1, 7, 31):
+        check(np.full(len(a), op), a, b, np.full(len(a), shift))
+
+
+def test_products_and_division():
+    wide = [0, 1, 2, 3, 5, 0x7FFFFF, 0x800000, 0xFFFFFE, 0xFFFFFF]
+    a, b = _pairs(wide + [-v & 0xFFFFFFFF for v in wide] + [0xFF000000])
+    check(np.full(len(a), DataflowOp.IMUL), a, b, np.zeros(len(a), np.int64))
+    a, b = (v.reshape(-1) for v in np.meshgrid(np.array(wide + [-v & 0xFFFFFFFF for v in wide], np.uint32), wide))
+    for shift in (1, 2, 20, 23, 31):
+        check(np.full(len(a), DataflowOp.IDIVR), a, b.astype(np.uint32), np.full(len(a), shift))
+
+
+def _random_floats(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of all kinds: any bits, exponents close together, near the subnormal limit, few significant bits."""
+    a = rng.integers(0, 1 << 32, n, dtype=np.uint32)
+    b = rng.integers(0, 1 << 32, n, dtype=np.uint32)
+    exponent = (a >> 23 & 0xFF).astype(np.int64)
+    kind = rng.integers(0, 5, n)
+    near = np.clip(exponent + rng.integers(-26, 27, n), 0, 255)
+    product_low = np.clip(127 - exponent + rng.integers(-3, 4, n), 0, 255)
+    chosen = np.select([kind == 1, kind == 2, kind == 3], [near, exponent, product_low], b >> 23 & 0xFF)
+    b = (b & 0x807FFFFF | chosen.astype(np.uint32) << 23).astype(np.uint32)
+    mask = (0xFFFFFFFF << rng.integers(0, 24, n) & 0xFFFFFFFF).astype(np.uint32)
+    sparse = rng.integers(0, 2, n, dtype=bool)
+    return np.where(sparse, a & mask, a), np.where(sparse, b & mask, b)
+
+
+def test_random_mixture():
+    """Every operation at random, back to back, so that neighbouring operations cannot leak into each other."""
+    seed, n = 2024, 12_000
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    a, b = _random_floats(rng, n)
+    op = rng.integers(0, len(DataflowOp), n)
+    op = np.where(rng.integers(0, 2, n), rng.choice([o.value for o in FLOAT_OPS], n), op)
+    shift = rng.integers(1, 32, n)
+    narrow = np.isin(op, [DataflowOp.IMUL, DataflowOp.IDIVR])
+    a = np.where(narrow, rng.integers(-(1 << 24) + 1, 1 << 24, n) >> rng.integers(0, 24, n), a.astype(np.int64))
+    b = np.where(narrow, rng.integers(0, 1 << 24, n), b.astype(np.int64))
+    convert = np.isin(op, [DataflowOp.F2I, DataflowOp.F2IC]) & (rng.integers(0, 4, n) > 0)
+    values = (rng.normal(size=n) * 2.0 ** rng.integers(-3, 34, n)).astype(np.float32)
+    values = np.where(rng.integers(0, 2, n), np.rint(values * 2) / np.float32(2), values).astype(np.float32)
+    a = np.where(convert, values.view(np.uint32).astype(np.int64), a)
+    low, high = np.sort(rng.integers(-(1 << 15), 1 << 15, (2, n)), axis=0)
+    b = np.where(op == DataflowOp.F2IC, (high & 0xFFFF) << 16 | low & 0xFFFF, b)
+    check(op, (a & 0xFFFFFFFF).astype(np.uint32), (b & 0xFFFFFFFF).astype(np.uint32), shift)
