@@ -1,0 +1,1 @@
+"""The compiler: a quantised graph becomes a command image for one machine."""

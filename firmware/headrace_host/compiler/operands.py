@@ -1,0 +1,171 @@
+"""Where the operands of a layer are, and the LOAD and STORE commands that move them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace.config import NpuConfig
+from headrace_host.allocate import Region, ScratchpadAllocator
+from headrace_host.compiler.layout import View, make_view, tensor_words
+from headrace_host.compiler.stream import DDR_GRANULE, Access, CommandStream, Space
+
+
+@dataclass(eq=False)
+class Location:
+    """Where a tensor of ``pixels`` by ``channels`` bytes lives: DDR (dense NHWC), the scratchpad, or both.
+
+    ``loaded`` counts the leading pixels that the scratchpad already holds.
+    """
+
+    name: str
+    pixels: int
+    channels: int
+    shift: int
+    ddr: int | None = None
+    region: Region | None = None
+    view: View | None = None
+    loaded: int = 0
+    readers_left: int = 0
+
+
+@dataclass
+class Memory:
+    """The machine's memories during a compilation."""
+
+    config: NpuConfig
+    stream: CommandStream
+    scratchpad: ScratchpadAllocator
+    ddr_base: int
+    label: int = 0
+    loaded_bytes: int = 0
+    stored_bytes: int = 0
+    _buffers: list[Region] = field(default_factory=list)
+
+    def place(self, location: Location, *, prefer: int) -> bool:
+        """Give ``location`` room for all of it in the scratchpad; False when there is none."""
+        words = tensor_words(self.config, location.pixels, location.channels, location.shift)
+        region = self.scratchpad.allocate(words, prefer=prefer)
+        if region is None:
+            return False
+        location.region = region
+        location.view = make_view(self.config, region.start, location.pixels, location.channels, location.shift)
+        return True
+
+    def free(self, location: Location) -> None:
+        """Give the scratchpad room of ``location`` back."""
+        if location.region is not None:
+            self.scratchpad.release(location.region)
+        location.region = location.view = None
+
+    def buffer(self, pixels: int, channels: int, shift: int, *, prefer: int) -> View | None:
+        """A strip buffer that lives until `release_buffers`."""
+        region = self.scratchpad.allocate(tensor_words(self.config, pixels, channels, shift), prefer=prefer)
+        if region is None:
+            return None
+        self._buffers.append(region)
+        return make_view(self.config, region.start, pixels, channels, shift)
+
+    def release_buffers(self) -> None:
+        """Give all strip buffers back."""
+        for region in self._buffers:
+            self.scratchpad.release(region)
+        self._buffers.clear()
+
+    def load(self, location: Location, first: int, last: int, view: View, at: int) -> None:
+        """LOAD pixels ``[first, last)`` of ``location`` from DDR to pixel ``at`` on of ``view``."""
+        self._move("LOAD", location, first, last, view, at)
+        self.loaded_bytes += (last - first) * location.channels
+
+    def store(self, location: Location, first: int, last: int, view: View, at: int) -> None:
+        """STORE pixels ``at`` on of ``view`` to pixels ``[first, last)`` of ``location`` in DDR."""
+        self._move("STORE", location, first, last, view, at)
+        self.stored_bytes += (last - first) * location.channels
+
+    def _move(self, name: str, location: Location, first: int, last: int, view: View, at: int) -> None:
+        assert location.ddr is not None
+        count, channels = last - first, location.channels
+        loading = name == "LOAD"
+        accesses = (
+            view.access(self.config, write=loading, pixels=(at, at + count)),
+            self.ddr_access(location, first, last, write=not loading),
+        )
+        self.stream.emit(
+            name,
+            self.label,
+            accesses,
+            ddr=location.ddr + first * channels,
+            n0=count * channels,
+            pix_bytes=channels,
+            **view.fields("", pixel=at),
+        )
+
+    def ddr_access(self, location: Location, first: int, last: int, *, write: bool) -> Access:
+        """What touching pixels ``[first, last)`` of ``location`` means for DDR."""
+        assert location.ddr is not None
+        start = location.ddr - self.ddr_base + first * location.channels
+        end = location.ddr - self.ddr_base + last * location.channels
+        return Access(Space.DDR, ((start // DDR_GRANULE, -(-end // DDR_GRANULE)),), write)
+
+
+class Source:
+    """Serves strips of a tensor to a reader.
+
+    A resident tensor is read in place; one that is in DDR too is loaded as far as needed; otherwise strips are loaded
+    into two buffers by turns.
+    """
+
+    def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int) -> None:
+        """``largest``: pixels of the largest strip. `fits` tells whether there was room."""
+        self._memory, self._location = memory, location
+        self._buffers: list[View] = []
+        self._turn = 0
+        self.fits = location.view is not None
+        if not self.fits:
+            for _ in range(2):
+                view = memory.buffer(largest, location.channels, location.shift, prefer=prefer)
+                if view is not None:
+                    self._buffers.append(view)
+            self.fits = len(self._buffers) == 2
+
+    def fetch(self, first: int, last: int) -> tuple[View, int]:
+        """Make pixels ``[first, last)`` present; return the view that holds them and the pixel at which they start."""
+        location = self._location
+        if location.view is not None:
+            if location.loaded < last:
+                self._memory.load(location, location.loaded, last, location.view, location.loaded)
+                location.loaded = last
+            return location.view, first
+        view = self._buffers[self._turn]
+        self._turn ^= 1
+        self._memory.load(location, first, last, view, 0)
+        return view, 0
+
+
+class Sink:
+    """Takes strips of a tensor from a writer: in place, with a copy to DDR when the tensor has an address there."""
+
+    def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int) -> None:
+        self._memory, self._location = memory, location
+        self._buffers: list[View] = []
+        self._turn = 0
+        self.fits = location.view is not None
+        if not self.fits:
+            for _ in range(2):
+                view = memory.buffer(largest, location.channels, location.shift, prefer=prefer)
+                if view is not None:
+                    self._buffers.append(view)
+            self.fits = len(self._buffers) == 2
+
+    def open(self, first: int) -> tuple[View, int]:
+        """The view to write the strip from pixel ``first`` on to, and the pixel at which it starts there."""
+        if self._location.view is not None:
+            return self._location.view, first
+        view = self._buffers[self._turn]
+        self._turn ^= 1
+        return view, 0
+
+    def close(self, first: int, last: int, view: View, at: int) -> None:
+        """The strip has been written: send it to DDR if it belongs there."""
+        if self._location.ddr is not None:
+            self._memory.store(self._location, first, last, view, at)
+        self._location.loaded = self._location.pixels

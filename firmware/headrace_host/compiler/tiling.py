@@ -1,0 +1,94 @@
+"""Shapes of matrix products and convolutions, and how they are cut into strips and tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from headrace.config import NpuConfig
+from headrace_host.compiler.packing import entries_per_tile, fold_taps
+from headrace_host.models.graph import Padding, Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvShape:
+    """A convolution (a matrix product is a 1x1 one). ``padding`` is explicit; extents are in pixels and channels."""
+
+    in_h: int
+    in_w: int
+    in_c: int
+    out_h: int
+    out_w: int
+    out_c: int
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    padding: Padding
+
+    @property
+    def pointwise(self) -> bool:
+        """Every output pixel reads the input pixel of the same number, and no other."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
+
+    def normalised(self) -> ConvShape:
+        """The same work with rows of one pixel when pixels are independent, so that strips may end anywhere."""
+        if not self.pointwise:
+            return self
+        return replace(self, in_h=self.in_h * self.in_w, in_w=1, out_h=self.out_h * self.out_w, out_w=1)
+
+    def input_rows(self, first: int, last: int) -> tuple[int, int]:
+        """Input rows ``[start, end)`` that output rows ``[first, last)`` read; padding is outside of them."""
+        start = first * self.stride.y - self.padding.top
+        end = (last - 1) * self.stride.y - self.padding.top + (self.kernel.y - 1) * self.dilation.y + 1
+        return max(0, min(start, self.in_h - 1)), max(1, min(end, self.in_h))
+
+    def folds(self, config: NpuConfig) -> bool:
+        """Whether folding kernel columns into a word saves weight entries."""
+        if self.in_c > 4 or self.dilation.x != 1 or fold_taps(config) < 1:
+            return False
+        return self.entries(config, fold=True) < self.entries(config, fold=False)
+
+    def entries(self, config: NpuConfig, *, fold: bool) -> int:
+        """Weight entries of an n tile."""
+        return entries_per_tile(config, self.kernel.y, self.kernel.x, self.in_c, fold=fold)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How the pixels of one MAC command fall into tiles."""
+
+    m_tiles: int
+    t_count: int
+    t_last: int
+
+
+def cut_tiles(config: NpuConfig, pixels: int, interleave: int) -> Tiles:
+    """Equal tiles, the last one smaller; row groups come in multiples of 2**interleave."""
+    unit = 1 << interleave
+    groups = -(-pixels // (config.rows * unit))  # in units of interleaved groups
+    per_tile = max(1, config.accs // unit)
+    m_tiles = -(-groups // per_tile)
+    t_count = -(-groups // m_tiles)
+    m_tiles = -(-groups // t_count)
+    return Tiles(m_tiles, t_count * unit, (groups - (m_tiles - 1) * t_count) * unit)
+
+
+def strip_rows(total: int, largest: int, unit: int, first: int, last: int) -> list[tuple[int, int]]:
+    """Cut ``total`` rows into strips: one of at most ``first``, equal ones of at most ``largest``, one of ``last``.
+
+    Strips of more than ``unit`` rows end on a multiple of ``unit`` where they can.
+    """
+    if total <= largest and first >= total:
+        return [(0, total)]
+    first = min(first, largest, total)
+    last = min(last, largest, total - first)
+    middle = total - first - last
+    count = -(-middle // largest)
+    size = -(-middle // count) if count else 0
+    if size > unit:
+        size = min(-(-size // unit) * unit, largest)
+    bounds = [0, first]
+    while total - last - bounds[-1] > 0:
+        bounds.append(min(bounds[-1] + size, total - last))
+    if last:
+        bounds.append(total)
+    return list(zip(bounds[:-1], bounds[1:]))
