@@ -107,3 +107,81 @@ class Ddr:
                     responses.append((cycle + self.latency, self.response(address, beats)))
 
         return process
+
+
+class Reader:
+    """Stands in for the AXI reader: serves one BurstRead client; answers `latency` cycles after a request."""
+
+    def __init__(self, *, memory: bytes, beat: int, burst_beats: int, outstanding: int, rng: random.Random) -> None:
+        self.memory, self.beat, self.burst_beats, self.outstanding, self.rng = (
+            memory,
+            beat,
+            burst_beats,
+            outstanding,
+            rng,
+        )
+        self.latency, self.stall = 5, 0.0
+        self.bursts: list[tuple[int, int, int]] = []
+
+    def serve(self, port: Any) -> Bench:
+        async def process(ctx: Any) -> None:
+            queue: deque[tuple[int, int, int]] = deque()
+            cycle = in_flight = 0
+            while True:
+                ctx.set(port.req.ready, in_flight < self.outstanding and self.rng.random() >= self.stall)
+                valid = bool(queue) and queue[0][0] <= cycle and self.rng.random() >= self.stall
+                ctx.set(port.beat_valid, valid)
+                ctx.set(port.beat_data, self.rng.getrandbits(8 * self.beat))
+                if valid:
+                    _, address, last = queue.popleft()
+                    ctx.set(port.beat_data, int.from_bytes(self.memory[address : address + self.beat], "little"))
+                    ctx.set(port.beat_last, last)
+                    in_flight -= last
+                _, _, taken, ready, request = await ctx.tick().sample(port.req.valid, port.req.ready, port.req.payload)
+                cycle += 1
+                if taken and ready:
+                    address, beats = request.address, request.beats
+                    assert address % self.beat == 0 and 1 <= beats <= self.burst_beats
+                    assert address // 4096 == (address + beats * self.beat - 1) // 4096
+                    self.bursts.append((address, beats, request.index))
+                    in_flight += 1
+                    queue.extend((cycle + self.latency, address + i * self.beat, i == beats - 1) for i in range(beats))
+
+        return process
+
+
+class Engine:
+    """Drives an EnginePort: issues commands one after the other as control does, and records what comes back."""
+
+    def __init__(self, commands: list[dict[str, int]], *, limit: int = 20000) -> None:
+        self.commands, self.limit = commands, limit
+        self.error: Any = None
+        self.cycles = 0  # from the first issue to the last done
+        self.done_at: list[int] = []
+
+    def bench(self, port: Any) -> Bench:
+        async def process(ctx: Any) -> None:
+            waiting = list(enumerate(self.commands))
+            accepted = 0
+            while len(self.done_at) < len(self.commands) and self.error is None:
+                ctx.set(port.issue.valid, bool(waiting))
+                if waiting:
+                    ctx.set(port.issue.payload, {"index": waiting[0][0] + 100, "cmd": waiting[0][1]})
+                _, _, ready, done, error, busy = await ctx.tick().sample(
+                    port.issue.ready, port.done, port.error, port.busy
+                )
+                self.cycles += 1
+                assert self.cycles < self.limit, "the engine hangs"
+                assert busy == (accepted > len(self.done_at)) or error.valid
+                if done:
+                    self.done_at.append(self.cycles)
+                if ready and waiting:
+                    waiting.pop(0)
+                    accepted += 1
+                if error.valid:
+                    self.error = (error.cause, error.index, error.address)
+            ctx.set(port.issue.valid, 0)
+            await ctx.tick().repeat(5)
+            assert ctx.get(port.busy) == 0 or self.error
+
+        return process

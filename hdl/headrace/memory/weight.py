@@ -1,0 +1,124 @@
+"""WEIGHT engine: streams weight entries from DDR into the ring, as far ahead as the ring has room."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from headrace.interfaces import ADDR_BITS, BurstRead, EnginePort, RingWrite
+from headrace.isa import Cause
+from headrace.isa.commands import WEIGHT
+
+from .fifo import StreamFifo
+
+__all__ = ["WeightEngine"]
+
+BEATS_BITS = 40  # beats of a command: 2^24 entries of at most 2^16 beats
+
+
+class WeightEngine(wiring.Component):
+    """Executes WEIGHT commands; one beat a cycle as long as the ring has free entries and `outstanding` bursts suffice.
+
+    Entries are reserved in the ring before their bursts are requested, at most `ahead` beats before. A burst is shorter
+    than it could be only if the ring is full: then what is reserved is requested, since the MAC array may need these
+    entries before it releases any. The next command is accepted when all bursts of the previous one are requested.
+    Error ALIGN: `ddr` is not aligned to a beat.
+    """
+
+    def __init__(self, *, axi_bytes: int, burst_beats: int, outstanding: int, entries: int, entry_beats: int) -> None:
+        self._axi_bytes, self._burst_beats, self._outstanding = axi_bytes, burst_beats, outstanding
+        self._entry_beats = entry_beats
+        self._ahead = 2 * burst_beats
+        super().__init__(
+            {
+                "port": In(EnginePort(WEIGHT)),
+                "bus": Out(BurstRead(axi_bytes=axi_bytes)),
+                "ring": Out(RingWrite(axi_bytes=axi_bytes, entries=entries)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        issued = self.port.issue.payload
+        command = issued.cmd
+        running = Signal()
+        index = Signal(16)
+        tag = Signal(8)
+        start = Signal(ADDR_BITS)
+        address = Signal(ADDR_BITS)
+        all_beats = Signal(BEATS_BITS)  # of one repetition
+        beats = Signal(BEATS_BITS)  # left in this repetition
+        repeats = Signal(16)  # left, this one included
+        misaligned = Signal()
+
+        m.d.comb += misaligned.eq(command.ddr[: (self._axi_bytes - 1).bit_length()] != 0)
+        request = self.bus.req
+        flag = data.StructLayout({"tag": 8, "last": 1})
+        m.submodules.flight = flight = StreamFifo(shape=flag, depth=self._outstanding)
+        size, emit = self._credit(m, running, address, beats)
+        m.d.comb += [
+            self.port.issue.ready.eq(~running & ~self.port.error.valid),
+            flight.i.valid.eq(emit),
+            flight.i.p.tag.eq(tag),
+            flight.i.p.last.eq((size == beats) & (repeats == 1)),
+            emit.eq((size != 0) & (~request.valid | request.ready) & flight.i.ready),
+        ]
+        with m.If(request.ready):
+            m.d.sync += request.valid.eq(0)
+        with m.If(emit):
+            m.d.sync += [
+                request.valid.eq(1),
+                request.p.address.eq(address),
+                request.p.beats.eq(size),
+                request.p.index.eq(index),
+                address.eq(address + size * self._axi_bytes),
+                beats.eq(beats - size),
+            ]
+            with m.If(size == beats):
+                m.d.sync += [address.eq(start), beats.eq(all_beats), repeats.eq(repeats - 1)]
+                m.d.sync += running.eq(repeats != 1)
+        with m.If(self.port.issue.valid & self.port.issue.ready):
+            total = command.entries * self._entry_beats
+            m.d.sync += [
+                *(running.eq(~misaligned), index.eq(issued.index), tag.eq(command.tag), repeats.eq(command.repeat)),
+                *(start.eq(command.ddr), address.eq(command.ddr), beats.eq(total), all_beats.eq(total)),
+                self.port.error.valid.eq(misaligned),
+                self.port.error.cause.eq(Cause.ALIGN),
+                self.port.error.index.eq(issued.index),
+                self.port.error.address.eq(command.ddr),
+            ]
+        self._fill_ring(m, flight)
+        m.d.comb += self.port.busy.eq(running | request.valid | (flight.level != 0) | self.port.done)
+        return m
+
+    def _credit(self, m: Module, running: Signal, address: Signal, beats: Signal) -> tuple[Signal, Signal]:
+        """Reserves entries; returns beats of the next burst (0: not yet), and the flag the caller sets to send it."""
+        credit = Signal(range(self._ahead + self._entry_beats + 1))
+        reserve = Signal()
+        legal = Signal(range(self._burst_beats + 1))  # beats up to the end of the segment or the burst boundary
+        room = Signal(range(self._burst_beats + 1))
+        size = Signal(range(self._burst_beats + 1))
+        emit = Signal()
+        beat_bits = (self._axi_bytes - 1).bit_length()
+        burst_bits = (self._burst_beats - 1).bit_length()
+        m.d.comb += [
+            room.eq(self._burst_beats - address[beat_bits:][:burst_bits]),
+            legal.eq(Mux(beats < room, beats, room)),
+            reserve.eq(running & (self.ring.free != 0) & (credit < self._ahead) & (credit < beats)),
+            self.ring.reserve.eq(reserve),
+        ]
+        with m.If(running & (credit >= legal)):
+            m.d.comb += size.eq(legal)
+        with m.Elif(running & (self.ring.free == 0)):
+            m.d.comb += size.eq(credit)
+        m.d.sync += credit.eq(credit + Mux(reserve, self._entry_beats, 0) - Mux(emit, size, 0))
+        return size, emit
+
+    def _fill_ring(self, m: Module, flight: StreamFifo) -> None:
+        end = self.bus.beat_valid & self.bus.beat_last
+        m.d.comb += [
+            self.ring.valid.eq(self.bus.beat_valid),
+            self.ring.data.eq(self.bus.beat_data),
+            self.ring.tag.eq(flight.o.p.tag),
+            flight.o.ready.eq(end),
+        ]
+        m.d.sync += self.port.done.eq(end & flight.o.p.last)

@@ -1,0 +1,110 @@
+"""WEIGHT engine and ring: entries in order with their tags, rate, back-pressure, small rings, alignment error."""
+
+import random
+from typing import Any
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import connect
+
+from headrace.isa import Cause
+from headrace.memory.ring import WeightRing
+from headrace.memory.weight import WeightEngine
+
+from .bus import Engine, Reader, simulate
+
+
+class Bed:
+    """Engine, ring, and a consumer which reads every entry in order and releases it."""
+
+    def __init__(self, *, cols: int, word: int, axi: int, burst: int, entries: int, seed: int) -> None:
+        print("seed", seed)
+        self.rng = random.Random(seed)
+        self.size = cols * word
+        self.ring = WeightRing(cols=cols, word_bytes=word, entries=entries, axi_bytes=axi)
+        self.pitch = self.ring.entry_beats * axi
+        self.engine = WeightEngine(
+            axi_bytes=axi, burst_beats=burst, outstanding=16, entries=entries, entry_beats=self.ring.entry_beats
+        )
+        self.memory = self.rng.randbytes(1 << 14)
+        self.reader = Reader(memory=self.memory, beat=axi, burst_beats=burst, outstanding=16, rng=self.rng)
+        self.cols, self.word, self.entries = cols, word, entries
+        self.got: list[tuple[bytes, int]] = []
+        self.level_wanted = 1
+
+    def run(self, commands: list[dict[str, int]], chance: float = 1.0) -> Engine:
+        top = Module()
+        top.submodules.ring, top.submodules.engine = self.ring, self.engine
+        connect(top, self.engine.ring, self.ring.write)
+        driver = Engine(commands)
+
+        async def consume(ctx: Any) -> None:
+            port = self.ring.read
+            while True:
+                if ctx.get(port.level) >= self.level_wanted and self.rng.random() < chance:
+                    ctx.set(port.en, 1)
+                    ctx.set(port.offset, self.level_wanted - 1)
+                    await ctx.tick()
+                    ctx.set(port.en, 0)
+                    await ctx.tick()
+                    codes = b"".join(ctx.get(port.codes[c]).to_bytes(self.word, "little") for c in range(self.cols))
+                    self.got.append((codes, ctx.get(port.tag)))
+                    ctx.set(port.release, self.level_wanted)
+                    await ctx.tick()
+                    ctx.set(port.release, 0)
+                await ctx.tick()
+
+        simulate(top, driver.bench(self.engine.port), consume, self.reader.serve(self.engine.bus))
+        return driver
+
+    def expected(self, commands: list[dict[str, int]]) -> list[tuple[bytes, int]]:
+        return [
+            (self.memory[c["ddr"] + e * self.pitch :][: self.size], c["tag"])
+            for c in commands
+            for _ in range(c["repeat"])
+            for e in range(c["entries"])
+        ]
+
+
+@pytest.mark.parametrize(
+    "cols,word,axi,burst,entries",
+    [(1, 4, 8, 16, 4), (3, 8, 8, 4, 8), (2, 4, 4, 8, 16), (8, 16, 16, 16, 32), (5, 4, 8, 4, 4)],
+)
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_entries_and_tags(cols: int, word: int, axi: int, burst: int, entries: int, stall: float) -> None:
+    bed = Bed(cols=cols, word=word, axi=axi, burst=burst, entries=entries, seed=cols * 10 + axi)
+    bed.reader.stall = stall
+    commands = [
+        {"ddr": bed.rng.randrange(64) * axi, "entries": bed.rng.randrange(1, 12), "repeat": r, "tag": 17 + r}
+        for r in (1, 3, 2)
+    ]
+    driver = bed.run(commands, 1 - stall)
+    expected = bed.expected(commands)
+    assert driver.error is None and len(driver.done_at) == len(commands)
+    assert len(bed.got) >= len(expected) - entries and bed.got == expected[: len(bed.got)]
+
+
+def test_full_ring_is_needed_before_release() -> None:
+    """The consumer waits for a full ring, as a replayed tile does: bursts are cut so that it can fill."""
+    bed = Bed(cols=1, word=4, axi=8, burst=16, entries=4, seed=5)
+    bed.level_wanted = 4
+    driver = bed.run([{"ddr": 0, "entries": 12, "repeat": 1, "tag": 1}])
+    assert driver.error is None
+
+
+def test_rate() -> None:
+    """With room in the ring: one beat a cycle, whatever the latency, and no gap between commands."""
+    bed = Bed(cols=4, word=8, axi=8, burst=8, entries=128, seed=6)
+    bed.reader.latency = 60
+    driver = bed.run(
+        [{"ddr": 0, "entries": 60, "repeat": 1, "tag": 1}, {"ddr": 32, "entries": 30, "repeat": 2, "tag": 2}]
+    )
+    beats = 120 * 4
+    assert driver.cycles - 60 <= beats + 24, driver.cycles
+    assert len(bed.reader.bursts) <= beats // 8 + 4
+
+
+def test_alignment() -> None:
+    bed = Bed(cols=4, word=8, axi=8, burst=8, entries=16, seed=7)
+    driver = bed.run([{"ddr": 8, "entries": 2, "repeat": 1, "tag": 1}, {"ddr": 1004, "entries": 1, "repeat": 1}])
+    assert driver.error == (Cause.ALIGN.value, 101, 1004)
