@@ -1,0 +1,141 @@
+"""The dataflow array: contexts of S columns applied to all beats of a command at once."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headrace.config import NpuConfig
+from headrace.isa import CONTEXT_FIELDS, CONTEXT_WORDS, Cause, DataflowOp, Reduce, Source
+
+from .errors import Fault, SequenceError
+from .lane import lane_op
+
+__all__ = ["Beats", "DataflowArray"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beats:
+    """Beats in order: x, y int32 [n, L]; idx (column memory index), lanes (valid lanes, bool) [n] and [n, L]."""
+
+    x: np.ndarray
+    y: np.ndarray
+    idx: np.ndarray
+    lanes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def select(self, step: slice) -> "Beats":
+        return Beats(x=self.x[step], y=self.y[step], idx=self.idx[step], lanes=self.lanes[step])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    """A column's context, fields as in `CONTEXT_FIELDS`."""
+
+    op: int
+    a: int
+    b: int
+    dst: int
+    reduce: int
+    mem_idx: int
+    sh: int
+    mem_base: int
+    repeat: int
+    imm: int
+
+    @classmethod
+    def of(cls, words: np.ndarray) -> "_Context":
+        bits = int.from_bytes(words.astype("<u4").tobytes(), "little")
+        return cls(**{f.name: bits >> f.offset & ((1 << f.width) - 1) for f in CONTEXT_FIELDS})
+
+
+class DataflowArray:
+    """S columns with their memories (int32 [S, column_words, L]) and contexts (uint32 [contexts, S, 4]), zero at first.
+
+    A pass is one call of `run`: reduction counters start at zero.
+    """
+
+    def __init__(self, config: NpuConfig) -> None:
+        self._columns = config.columns
+        self.lanes = config.vector_lanes
+        self._gasket_beats = config.gasket_beats
+        self.memory = np.zeros((config.columns, config.column_words, config.vector_lanes), np.int32)
+        self.contexts = np.zeros((config.contexts, config.columns, CONTEXT_WORDS), np.uint32)
+
+    def write(self, element: np.ndarray, data: np.ndarray, *, context: bool) -> None:
+        """Write 32-bit `data` at flat element numbers of the contexts or of the column memories.
+
+        Raises:
+            Fault: RANGE with the first element number that does not exist.
+        """
+        target = self.contexts.reshape(-1) if context else self.memory.reshape(-1)
+        bad = (element < 0) | (element >= len(target))
+        if bad.any():
+            raise Fault(Cause.RANGE, int(element[bad][0]) & 0xFFFFFFFF)
+        target[element] = data.astype(np.uint32).view(target.dtype)
+
+    def check(self, ctx: int, wraps: int, longest_pass: int) -> None:
+        """Contexts ctx .. ctx + wraps exist and the gasket holds the pass.
+
+        Raises:
+            Fault: RANGE with the last context, or with the number of beats.
+        """
+        if ctx + wraps >= len(self.contexts):
+            raise Fault(Cause.RANGE, ctx + wraps)
+        if wraps and longest_pass > self._gasket_beats:
+            raise Fault(Cause.RANGE, longest_pass)
+
+    def reduces(self, ctx: int, wraps: int) -> bool:
+        """Whether any column reduces in contexts ctx .. ctx + wraps."""
+        columns = self.contexts[ctx : ctx + wraps + 1].reshape(-1, CONTEXT_WORDS)
+        return any(_Context.of(words).reduce for words in columns)
+
+    def run(self, beats: Beats, ctx: int, wraps: int) -> Beats:
+        """Beats that leave the last column in the last sub-pass.
+
+        Raises:
+            Fault: RANGE with the word address of a column memory.
+            SequenceError: for an operation that does not exist or a reduction over no beats.
+        """
+        for sub_pass in range(wraps + 1):
+            for column in range(self._columns):
+                beats = self._column(column, _Context.of(self.contexts[ctx + sub_pass, column]), beats)
+        return beats
+
+    def _column(self, column: int, c: _Context, beats: Beats) -> Beats:
+        if c.op not in DataflowOp.__members__.values():
+            raise SequenceError(f"column {column}: operation {c.op} does not exist")
+        result = lane_op(
+            DataflowOp(c.op), self._operand(column, c, c.a, beats), self._operand(column, c, c.b, beats), c.sh
+        )
+        beats = replace(beats, y=result) if c.dst else replace(beats, x=result)
+        if c.reduce == Reduce.NONE:
+            return beats
+        if c.repeat == 0:
+            raise SequenceError(f"column {column}: a reduction over 0 beats")
+        groups = len(beats) // c.repeat
+        reduced = _reduce(Reduce(c.reduce), result[: groups * c.repeat].reshape(groups, c.repeat, -1))
+        beats = beats.select(slice(c.repeat - 1, groups * c.repeat, c.repeat))
+        return replace(beats, y=reduced) if c.dst else replace(beats, x=reduced)
+
+    def _operand(self, column: int, c: _Context, source: int, beats: Beats) -> np.ndarray:
+        match Source(source):
+            case Source.X:
+                return beats.x
+            case Source.Y:
+                return beats.y
+            case Source.IMM:
+                return np.full_like(beats.x, np.uint32(c.imm).view(np.int32))
+            case Source.MEM:
+                word = c.mem_base + (beats.idx if c.mem_idx else np.zeros_like(beats.idx))
+                bad = word >= self.memory.shape[1]
+                if bad.any():
+                    raise Fault(Cause.RANGE, int(word[bad][0]))
+                return self.memory[column, word]
+
+
+def _reduce(how: Reduce, values: np.ndarray) -> np.ndarray:
+    if how == Reduce.SUM:
+        return values.sum(axis=1, dtype=np.int32)
+    return values.max(axis=1) if how == Reduce.MAX else values.min(axis=1)
