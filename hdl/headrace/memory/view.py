@@ -16,6 +16,7 @@ class ViewAddress(wiring.Component):
         addr = base + plane_offset + (pixel div (s R)) s + pixel mod s
 
     `plane_offset` is plane number times words between planes, kept by the caller as a running sum.
+    `word` is the address before it is cut to the bank, for error reports.
     `overflow` is set when the pixel is negative or the address is outside the bank.
     """
 
@@ -32,6 +33,7 @@ class ViewAddress(wiring.Component):
                 "plane_offset": In(24),
                 "bank": Out(index_bits(banks)),
                 "addr": Out(index_bits(words)),
+                "word": Out(26),
                 "overflow": Out(1),
             }
         )
@@ -51,6 +53,7 @@ class ViewAddress(wiring.Component):
             slot.eq((row << self.shift) | (pixel & ((Value.cast(1) << self.shift) - 1))),
             full.eq(self.base + self.plane_offset + slot),
             self.addr.eq(full),
+            self.word.eq(full),
             self.overflow.eq((self.pixel < 0) | (full >= self._words)),
         ]
         return m
