@@ -101,7 +101,7 @@ def mac(f: Fields, pad: Scratchpad, ring: WeightRing, accumulators: Accumulators
 
     Raises:
         Fault: RANGE, RING_TAG, OVERFLOW.
-        SequenceError: when weight entries are missing, or the input view does not start on a word.
+        SequenceError: when weight entries are missing, or the input view does not start on a word (fold: on 4 bytes).
     """
     shape = TileShape.of(f, config)
     feed = _Feed(f, pad, shape, config)
@@ -125,16 +125,20 @@ def mac(f: Fields, pad: Scratchpad, ring: WeightRing, accumulators: Accumulators
 
 
 class _Feed:
-    """The activation side of a MAC command: which bytes every row sees in every entry."""
+    """The activation side of a MAC command: which bytes every row sees in every entry.
+
+    With fold, unit u (bytes 4u .. 4u+3) of entry (ky, kb) is channel bytes 0..3 of the pixel under kernel column
+    kb * W/4 + u, in an ordinary view; columns from kw on meet zero weights.
+    """
 
     def __init__(self, f: Fields, pad: Scratchpad, shape: TileShape, config: NpuConfig) -> None:
         self._f = f
         self._pad = pad
         self._view = View.of(f, "in_")
-        if self._view.c0 % config.word_bytes:
-            raise SequenceError("the input of MAC must start on a word: in_c0 is no multiple of 2K")
         self._width = config.word_bytes
-        self._unit = _FOLDED_PIXEL if f["fold"] else config.word_bytes
+        self._unit = _FOLDED_PIXEL if f["fold"] else config.word_bytes  # bytes of an entry that one input pixel fills
+        if self._view.c0 % self._unit:
+            raise SequenceError(f"in_c0 must be a multiple of {self._unit}")
         self._units = config.word_bytes // self._unit
         self._columns = -(-f["kw"] // self._units)
         self.entries = f["kh"] * self._columns * (1 if f["fold"] else f["cw"])
@@ -163,24 +167,15 @@ class _Feed:
         ix = x0[:, None] + kx * f["dil_x"]
         real = (m < f["m_count"])[:, None]
         inside = (iy >= 0) & (iy < f["in_h"]) & (ix >= 0) & (ix < f["in_w"]) & real
-        words = 1 if f["fold"] else f["cw"]
-        at = self._locate(iy * f["in_w"] + ix, inside, words, n_tile)  # [ky, kb, q, row, unit]
+        plane = np.arange(1 if f["fold"] else f["cw"]) + n_tile // self.group_tiles * f["group_planes"]
+        byte = (plane * self._width)[:, None, None]  # [q, row, unit]
+        pixel = (iy * f["in_w"] + ix)[:, :, None, :, :]
+        at = self._pad.locate(self._view, pixel, byte, inside[:, :, None, :, :])
         codes = self._pad.flat.view(np.int8).reshape(-1, self._unit)[at // self._unit]
         used = np.broadcast_to(inside[:, :, None, :, :], at.shape)
         codes[~used] = np.uint8(f["pad_value"]).view(np.int8)
         codes[np.broadcast_to(~real, at.shape)] = 0
         return np.moveaxis(codes, 3, 0).reshape(len(m), -1)
-
-    def _locate(self, pixel: np.ndarray, inside: np.ndarray, words: int, n_tile: int) -> np.ndarray:
-        """Flat positions of the units [ky, kb, q, row, unit]; 0 where not `inside`."""
-        plane = np.arange(words) + n_tile // self.group_tiles * self._f["group_planes"]
-        byte = (plane * self._width)[:, None, None]
-        view = self._view
-        pixel = pixel[:, :, None, :, :]
-        if self._unit != self._width:  # pixels lie densely in words: the view counts words
-            dense = pixel + view.p0
-            pixel, byte = dense // self._units - view.p0, byte + dense % self._units * self._unit
-        return self._pad.locate(view, pixel, byte, inside[:, :, None, :, :])
 
 
 def _tile(a: np.ndarray, weights: np.ndarray, lanes: int) -> np.ndarray:

@@ -1,0 +1,289 @@
+"""EPILOGUE and VECTOR against loops over beats; the operator rules of quantised networks as contexts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.config import NpuConfig, machine
+from headrace.isa import Cause, DataflowOp, Reduce, Source, encode_context
+from headrace_sim.golden import GoldenMachine, SequenceError
+
+from .loops import (
+    DATA,
+    Beat,
+    Fields,
+    columns,
+    fields_of,
+    mac_tiles,
+    output_pixel,
+    read_element,
+    run,
+    run_ok,
+    size,
+    write_element,
+)
+
+Case = dict[str, Any]
+Op = DataflowOp
+CLAMP = {"lo": -128, "hi": 127}
+
+
+def random_machine(config: NpuConfig, seed: int = 1) -> GoldenMachine:
+    rng = np.random.default_rng(seed)
+    m = GoldenMachine(config, ddr_bytes=1 << 18)
+    m.ddr[:] = rng.integers(0, 256, len(m.ddr), np.uint8)
+    m.scratchpad.data[:] = rng.integers(0, 256, m.scratchpad.data.shape, np.uint8)
+    m.dataflow.memory[:] = rng.integers(-(2**31), 2**31, m.dataflow.memory.shape)
+    return m
+
+
+def set_contexts(m: GoldenMachine, contexts: list[list[Fields]], first: int = 0) -> list[list[Fields]]:
+    """Write contexts into the columns; returns them with every column present."""
+    full = [context + [{}] * (m.config.columns - len(context)) for context in contexts]
+    for c, context in enumerate(full):
+        for s, column in enumerate(context):
+            m.dataflow.contexts[first + c, s] = encode_context(**column)
+    return full
+
+
+MIXED = [
+    [
+        {"op": Op.IADD, "a": Source.X, "b": Source.MEM, "mem_idx": 1, "mem_base": 3},
+        {"op": Op.ISUB, "a": Source.X, "b": Source.Y, "dst": 1},
+    ],
+    [{"op": Op.IMAX, "a": Source.Y, "b": Source.IMM, "imm": 0xFFFF0000}, {"op": Op.ISHR, "b": Source.MEM, "sh": 24}],
+]
+ADD_MEAN = [
+    [{"op": Op.IADD, "a": Source.X, "b": Source.Y, "reduce": Reduce.SUM, "repeat": 3}, {"op": Op.PASS, "a": Source.Y}]
+]
+TWO_REDUCTIONS = [
+    [
+        {"reduce": Reduce.MAX, "repeat": 2, "dst": 1},
+        {"op": Op.PASS, "a": Source.Y, "reduce": Reduce.MIN, "repeat": 3},
+    ]
+]
+
+EPILOGUES: dict[str, Case] = {
+    "plain": {},
+    "wrap, residual": {"ctx": 1, "wraps": 1, "res_enable": 1, "res_base": 200, "res_plane": 20, "res_c0": 3},
+    "wide output": {"out_type": 1, "out_c0": 2, "out_shift": 1, "res_enable": 1, "res_type": 1, "res_base": 200},
+    "few channels": {"channels": 4, "idx_base": 5, "ctx": 1, "out_p0": 3, "zp": -100, "lo": -120, "hi": 30},
+    "interleaved": {"ilv": 1, "res_enable": 1, "res_base": 200, "res_shift": 1},
+}
+
+
+@pytest.mark.parametrize("name", ["tiny", "odd", "thin"])
+@pytest.mark.parametrize("case", EPILOGUES)
+def test_epilogue_is_a_loop_over_beats(name: str, case: str) -> None:
+    config = machine(name)
+    m = random_machine(config)
+    contexts = set_contexts(m, MIXED, first=1)
+    contexts = [[{}] * config.columns, *contexts]
+    tile = {"n_tiles": 2, "m_tiles": 2, "m_count": config.rows * 3, "t_count": 2, "t_last": 2}
+    tile["ilv"] = EPILOGUES[case].get("ilv", 0)
+    mac = {**tile, "in_w": 64, "out_w": 64, "in_base": 100, "replay": 1}
+    out = {"out_base": 400, "out_plane": 30, "zp": 4, **CLAMP}
+    fields = {**tile, **out, **EPILOGUES[case]}
+    f = fields_of("EPILOGUE", **fields)
+    spad = m.scratchpad.data.copy()
+    pitch = config.entry_beats * config.axi_bytes
+    codes = [
+        m.ddr[DATA + i * pitch :][: config.cols * config.word_bytes].view(np.int8).reshape(config.cols, -1)
+        for i in range(2)
+    ]
+    tiles = mac_tiles(config, spad, fields_of("MAC", **mac), list(codes))
+    beats = epilogue_beats(config, spad, f, tiles)
+    for beat in columns(contexts[f["ctx"] : f["ctx"] + f["wraps"] + 1], m.dataflow.memory.tolist(), beats):
+        pixel, channel = beat.key
+        for i in range(config.vector_lanes):
+            if beat.lanes[i]:
+                write_element(config, spad, f, "out_", pixel, (channel + i) * size(f, "out_"), beat.x[i])
+    run_ok(m, ("WEIGHT", {"ddr": DATA, "entries": 2}), ("MAC", mac), ("EPILOGUE", fields))
+    np.testing.assert_array_equal(m.scratchpad.data, spad)
+    assert len(m.accumulators) == 0
+
+
+def epilogue_beats(c: NpuConfig, spad: Any, f: Fields, tiles: Any) -> list[Beat]:
+    beats = []
+    for n in range(f["n_tiles"]):
+        for mt in range(f["m_tiles"]):
+            acc = tiles[n * f["m_tiles"] + mt]
+            for t in range(len(acc)):
+                for r in range(c.rows):
+                    beats += row_beats(c, spad, f, acc[t][r], n, output_pixel(c, f, mt, t, r))
+    return beats
+
+
+def row_beats(c: NpuConfig, spad: Any, f: Fields, acc: list[int], n: int, m: int) -> Iterator[Beat]:
+    lanes = c.vector_lanes
+    for b in range(c.acc_beats):
+        channel = n * c.cols + b * lanes
+        beat = Beat([0] * lanes, [0] * lanes, f["idx_base"] + n * c.acc_beats + b, (m, channel), [False] * lanes)
+        for i in range(lanes):
+            if b * lanes + i >= c.cols:
+                continue
+            beat.x[i] = acc[b * lanes + i]
+            beat.lanes[i] = m < f["m_count"] and (f["channels"] == 0 or channel + i < f["channels"])
+            if beat.lanes[i] and f["res_enable"]:
+                beat.y[i] = read_element(c, spad, f, "res_", m, (channel + i) * size(f, "res_"))
+        yield beat
+
+
+VECTORS: dict[str, tuple[list[list[Fields]], Case]] = {
+    "mixed": (MIXED, {"n0": 3, "n1": 5, "x_dc0": 4, "x_dp1": 1, "m0": 3, "m1": 5, "o_dc0": 4, "o_dp1": 2}),
+    "wrap": (
+        MIXED,
+        {
+            "n0": 2, "n1": 3, "n2": 2, "x_dc0": 3, "x_dp1": 2, "x_dp2": -1, "x_p0": 1, "y_enable": 1, "y_type": 1, "y_dc0": 12,
+            "y_dp1": 1, "m0": 4, "m1": 3, "o_dp0": 1, "o_dp1": 4, "wraps": 1, "channels": 3, "o_type": 1, "o_shift": 1,
+        },
+    ),
+    "sum": (
+        ADD_MEAN,
+        {"n0": 3, "n1": 2, "n2": 2, "x_dp0": 1, "x_dp1": 3, "x_dc2": 2, "y_enable": 1, "y_shift": 2, "y_dp0": 2,
+         "y_p0": 5, "idx_loop": 2, "channels": 3, "m0": 2, "m1": 2, "o_dc0": 4, "o_dp1": 1, "o_c0": 1},
+    ),
+    "reductions": (TWO_REDUCTIONS, {"n0": 6, "n1": 4, "x_dp0": 1, "x_dp1": 2, "idx_loop": 1, "m0": 4, "o_dp0": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tiny", "odd", "thin"])
+@pytest.mark.parametrize("case", VECTORS)
+def test_vector_is_a_loop_over_beats(name: str, case: str) -> None:
+    config = machine(name)
+    m = random_machine(config)
+    contexts, given = VECTORS[case]
+    full = set_contexts(m, contexts, first=2)
+    views = {"x_plane": 40, "y_base": 200, "y_plane": 40, "o_base": 300, "o_plane": 50, "ctx": 2, "idx_base": 2}
+    fields = {**views, "zp": -3, **CLAMP, **given}
+    f = fields_of("VECTOR", **fields)
+    spad = m.scratchpad.data.copy()
+    beats = columns(full[: f["wraps"] + 1], m.dataflow.memory.tolist(), list(vector_beats(config, spad, f)))
+    assert len(beats) == f["m0"] * f["m1"] * f["m2"]
+    for number, beat in enumerate(beats):
+        j = (number % f["m0"], number // f["m0"] % f["m1"], number // f["m0"] // f["m1"])
+        pixel = sum(j[i] * f[f"o_dp{i}"] for i in range(3))
+        byte = sum(j[i] * f[f"o_dc{i}"] for i in range(3))
+        for i in range(config.vector_lanes):
+            if beat.lanes[i]:
+                write_element(config, spad, f, "o_", pixel, byte + i * size(f, "o_"), beat.x[i])
+    run_ok(m, ("VECTOR", fields))
+    np.testing.assert_array_equal(m.scratchpad.data, spad)
+
+
+def vector_beats(c: NpuConfig, spad: Any, f: Fields) -> Iterator[Beat]:
+    for i3 in range(f["n3"]):
+        for i2 in range(f["n2"]):
+            for i1 in range(f["n1"]):
+                for i0 in range(f["n0"]):
+                    yield one_beat(c, spad, f, (i0, i1, i2, i3))
+
+
+def one_beat(c: NpuConfig, spad: Any, f: Fields, i: tuple[int, ...]) -> Beat:
+    k = i[f["idx_loop"]]
+    lanes = [f["channels"] == 0 or k * c.vector_lanes + n < f["channels"] for n in range(c.vector_lanes)]
+    streams = {}
+    for v in "xy":
+        pixel = sum(i[n] * f[f"{v}_dp{n}"] for n in range(4))
+        byte = sum(i[n] * f[f"{v}_dc{n}"] for n in range(4))
+        streams[v] = [
+            read_element(c, spad, f, f"{v}_", pixel, byte + n * size(f, f"{v}_"))
+            if lanes[n] and (v == "x" or f["y_enable"])
+            else 0
+            for n in range(c.vector_lanes)
+        ]
+    return Beat(streams["x"], streams["y"], f["idx_base"] + k, None, lanes)
+
+
+def test_residual_addition_rule() -> None:
+    """TFLite: (a ma + b mb + 2^(sh-1)) >> sh on zero-point-corrected codes, for every pair of codes."""
+    config = machine("base")
+    m = random_machine(config)
+    za, zb, zo, ma, mb, sh = -5, 17, 3, 1_234_567, 777_777, 21
+    set_contexts(
+        m,
+        [
+            [
+                {"op": Op.ISUB, "a": Source.X, "b": Source.IMM, "imm": za},
+                {"op": Op.IMUL, "a": Source.X, "b": Source.IMM, "imm": ma},
+                {"op": Op.ISUB, "a": Source.Y, "b": Source.IMM, "imm": zb, "dst": 1},
+                {"op": Op.IMUL, "a": Source.Y, "b": Source.IMM, "imm": mb, "dst": 1},
+                {"op": Op.IADD, "a": Source.X, "b": Source.Y},
+                {"op": Op.ISHR, "a": Source.X, "b": Source.IMM, "imm": 1 << (sh - 1), "sh": sh},
+            ]
+        ],
+    )
+    codes = np.arange(-128, 128)
+    a, b = (v.reshape(-1).astype(np.int8) for v in np.meshgrid(codes, codes, indexing="ij"))
+    words = a.size // config.word_bytes
+    view = {"plane": words // config.rows}
+    m.scratchpad.data[:, : words // 4] = a.reshape(-1, config.rows, 16).transpose(1, 0, 2).view(np.uint8)
+    m.scratchpad.data[:, words // 4 : words // 2] = b.reshape(-1, config.rows, 16).transpose(1, 0, 2).view(np.uint8)
+    walk = {f"{v}_d{k}{i}": s for v in "xyo" for k, i, s in (("c", 0, 8), ("p", 1, 1))}
+    loops = {"n0": 2, "n1": words, "m0": 2, "m1": words, "y_enable": 1, "y_base": words // 4, "o_base": words // 2}
+    run_ok(m, ("VECTOR", {**walk, **loops, "zp": zo, **CLAMP, "x_plane": view["plane"]}))
+    got = m.scratchpad.data[:, words // 2 : 3 * words // 4].transpose(1, 0, 2).reshape(-1).view(np.int8)
+    exact = ((a.astype(np.int64) - za) * ma + (b.astype(np.int64) - zb) * mb + (1 << (sh - 1))) >> sh
+    np.testing.assert_array_equal(got, np.clip(exact + zo, -128, 127))
+
+
+def test_average_pool_rule() -> None:
+    """TFLite: sum of the codes, divided with halves away from zero, by multiplication with a reciprocal."""
+    config = machine("tiny")
+    m = random_machine(config)
+    count, sh = 8, 20
+    reciprocal = -(-(1 << sh) // count)
+    set_contexts(
+        m,
+        [
+            [
+                {"reduce": Reduce.SUM, "repeat": count},
+                {"op": Op.IDIVR, "a": Source.X, "b": Source.IMM, "imm": reciprocal, "sh": sh},
+            ]
+        ],
+    )
+    codes = np.array([[v // count + (i < v % count) for i in range(count)] for v in range(-1024, 1017)], np.int64)
+    values = np.clip(codes, -128, 127).astype(np.int8)[-32 - 1000 : -1000]  # sums -8 .. 23
+    for pixel, pair in enumerate(values.reshape(-1, 2, count).transpose(0, 2, 1).reshape(-1, 2)):
+        m.scratchpad.data[pixel % 2, pixel // 2, :2] = pair.view(np.uint8)
+    loops = {"n0": count, "n1": 16, "idx_loop": 1, "x_dp0": 1, "x_dp1": count, "m0": 16, "o_dp0": 1, "o_base": 500}
+    run_ok(m, ("VECTOR", {**loops, **CLAMP}))
+    got = np.array([m.scratchpad.data[p % 2, 500 + p // 2, :2] for p in range(16)]).reshape(-1).view(np.int8)
+    sums = values.astype(int).sum(axis=1)
+    np.testing.assert_array_equal(got, np.sign(sums) * ((2 * abs(sums) + count) // (2 * count)))
+    assert (sums % count == count // 2).any()
+
+
+MATRIX = {"m_count": 4, "t_count": 2, "t_last": 2}
+
+
+@pytest.mark.parametrize(
+    ("command", "cause", "address"),
+    [
+        (("EPILOGUE", {**MATRIX, "t_last": 1}), Cause.TILE, 2),
+        (("EPILOGUE", {**MATRIX, "out_base": 1023, "out_p0": 1}), Cause.RANGE, 1024),
+        (("EPILOGUE", {**MATRIX, "ctx": 7, "wraps": 1}), Cause.RANGE, 8),
+        (("EPILOGUE", {**MATRIX, "ctx": 1, "idx_base": 251}), Cause.RANGE, 256),
+        (("VECTOR", {"n0": 65, "m0": 65, "ctx": 1, "wraps": 1}), Cause.RANGE, 65),
+        (("VECTOR", {"n0": 2, "m0": 2, "x_dc0": 4, "x_plane": 1023, "x_base": 1}), Cause.RANGE, 1024),
+    ],
+)
+def test_errors(command: tuple[str, Case], cause: Cause, address: int) -> None:
+    m = random_machine(machine("tiny"))
+    set_contexts(m, [[{"op": Op.IADD, "b": Source.MEM, "mem_idx": 1, "mem_base": 5}]], first=1)
+    result = run(m, ("WEIGHT", {"ddr": DATA, "entries": 1}), ("MAC", {**MATRIX, "in_w": 4, "out_w": 4}), command)
+    assert result.error is not None
+    assert (result.error.cause, result.error.index, result.error.address) == (cause, 2, address)
+
+
+def test_emitted_and_placed_beats_must_agree() -> None:
+    m = random_machine(machine("tiny"))
+    set_contexts(m, [[{"reduce": Reduce.SUM, "repeat": 2}]])
+    with pytest.raises(SequenceError, match="emits 1 beats, its output loops place 2"):
+        run(m, ("VECTOR", {"n0": 3, "m0": 2}))
+    with pytest.raises(SequenceError, match="EPILOGUE reduces"):
+        run(m, ("EPILOGUE", {}))
+    with pytest.raises(SequenceError, match="more accumulator tiles"):
+        run(m, ("EPILOGUE", {"ctx": 1}))
