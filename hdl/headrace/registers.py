@@ -24,7 +24,7 @@ VERSION_VALUE = 1 << 16  # major 1, minor 0
 COMMAND_SET_VERSION = 1
 MAX_WINDOWS = 8
 MAX_SCALARS = 16
-PAGE_BITS = 28  # 4 KiB pages of a 40-bit address; a limit needs one bit more
+PAGE_BITS = 28  # 4 KiB pages of a 40-bit address
 
 
 class State(IntEnum):
@@ -183,7 +183,7 @@ def _window(i: int) -> tuple[Reg, ...]:
     at = 0x080 + 16 * i
     return (
         _rw(at, f"WINDOW{i}_BASE", f"window {i}: first 4 KiB page", *_whole("page number", PAGE_BITS)),
-        _rw(at + 4, f"WINDOW{i}_LIMIT", f"window {i}: first page beyond", *_whole("page number", PAGE_BITS + 1)),
+        _rw(at + 4, f"WINDOW{i}_LIMIT", f"window {i}: first page beyond", *_whole("page number", PAGE_BITS)),
         _rw(
             at + 8,
             f"WINDOW{i}_FLAGS",

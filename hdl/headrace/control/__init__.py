@@ -1,0 +1,1 @@
+"""Control: registers, command fetch, dispatch to the engines' queues, dependency tokens, failure and restart."""
