@@ -1,0 +1,132 @@
+"""What the generators of layers share: memory, random choices, and the commands every layer needs."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.config import NpuConfig
+from headrace.isa import CONTEXT_WORDS, Dest, encode_context
+
+from .allocate import Ddr, OnChip, Tensor
+from .chains import Chain
+from .operation import Operation, Patch
+from .space import Ids, Space, unite
+
+__all__ = ["Atom", "Builder", "Layer", "PlacedChain"]
+
+
+@dataclass
+class Atom:
+    """Commands that follow each other in the ring; `weights` come some time before, in the order of their MACs.
+
+    `holds`: the weights stay in the ring, so the next MAC must be this layer's.
+    """
+
+    operations: list[Operation]
+    weights: list[Operation] = field(default_factory=list)
+    holds: bool = False
+
+
+@dataclass
+class Layer:
+    """Atoms in order, and what the layer leaves on chip for later ones."""
+
+    description: str
+    atoms: list[Atom] = field(default_factory=list)
+    results: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PlacedChain:
+    """A chain in contexts ctx .. ctx + wraps; `columns` are the column memory elements it reads."""
+
+    ctx: int
+    wraps: int
+    columns: Ids
+
+
+class Builder:
+    """Makes one layer; every random choice comes from `rng`."""
+
+    def __init__(self, config: NpuConfig, space: Space, ddr: Ddr, chip: OnChip, rng: np.random.Generator) -> None:
+        self.config, self.space, self.ddr, self.chip, self.rng = config, space, ddr, chip, rng
+        self.layer = Layer("")
+        self._unit = 0
+
+    def new_unit(self) -> None:
+        """Commands made from now on are kept or dropped together when a failing program is reduced."""
+        self._unit += 1
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def pick(self, low: int, high: int) -> int:
+        """A random integer of low..high."""
+        return int(self.rng.integers(low, high + 1))
+
+    def make(
+        self,
+        name: str,
+        fields: dict[str, int],
+        *,
+        columns: Ids | None = None,
+        patches: tuple[Patch, ...] = (),
+    ) -> Operation:
+        """A command of the current unit, not yet in the layer."""
+        fields = {k: int(v) for k, v in fields.items()} | {"label": self._unit}
+        operation = Operation.make(self.space, name, fields, columns=columns, patches=patches)
+        operation.unit = self._unit
+        return operation
+
+    def emit(self, name: str, fields: dict[str, int], *, columns: Ids | None = None) -> Operation:
+        """A command as an atom of its own."""
+        operation = self.make(name, fields, columns=columns)
+        self.layer.atoms.append(Atom([operation]))
+        return operation
+
+    def fill(self, tensor: Tensor, *, first: int = 0, value: int | None = None) -> None:
+        """Fill the channel bytes from `first` to the end of the last plane, of every pixel."""
+        tail = tensor.planes * self.config.word_bytes - first
+        if tail:
+            view = tensor.view() | {"c0": first}
+            value = self.pick(0, 255) if value is None else value
+            self.emit("LOAD", view | {"n0": tail * tensor.pixels, "pix_bytes": tail, "fill": 1, "fill_value": value})
+
+    def load_elements(self, dest: Dest, element: int, words: npt.NDArray[np.uint32]) -> None:
+        """32-bit words from DDR to consecutive elements of column memories or contexts."""
+        data = words.tobytes()
+        address = self.ddr.place_input(len(data), align=4)
+        self.ddr.put(address, data)
+        self.emit("LOAD", {"ddr": address, "n0": len(data), "dest": dest, "element": element, "pix_bytes": 4})
+
+    def place(self, chain: Chain, *, idx_base: int) -> PlacedChain:
+        """Load a chain's contexts and vectors, spread over columns and, where longer than S, over sub-passes."""
+        config = self.config
+        positions = self._positions(len(chain.stages))
+        wraps = max(positions, default=0) // config.columns
+        ctx = self.chip.contexts(wraps + 1)
+        contexts = np.zeros((wraps + 1, config.columns, CONTEXT_WORDS), np.uint32)
+        reads: list[Ids] = []
+        for position, stage in zip(positions, chain.stages):
+            sub_pass, column = divmod(position, config.columns)
+            context = dict(stage.context)
+            if stage.memory is not None:
+                count = len(stage.memory)
+                offset = idx_base if context.get("mem_idx") else 0
+                word = self.chip.column_words(count + offset)
+                context["mem_base"] = word
+                first = (column * config.column_words + word + offset) * config.vector_lanes
+                self.load_elements(Dest.COLUMN, first, stage.memory.ravel())
+                reads.append(self.space.column_word(column, word + offset + np.arange(count)))
+            contexts[sub_pass, column] = encode_context(**{k: int(v) for k, v in context.items()})
+        self.load_elements(Dest.CONTEXT, ctx * config.columns * CONTEXT_WORDS, contexts.ravel())
+        return PlacedChain(ctx, wraps, unite(reads))
+
+    def _positions(self, stages: int) -> list[int]:
+        columns = self.config.columns
+        passes = max(1, -(-stages // columns))
+        if self.chance(0.15):
+            passes += 1
+        places = self.rng.choice(passes * columns, stages, replace=False)
+        return sorted(int(i) for i in places)
