@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,7 +101,7 @@ def mac(f: Fields, pad: Scratchpad, ring: WeightRing, accumulators: Accumulators
 
     Raises:
         Fault: RANGE, RING_TAG, OVERFLOW.
-        SequenceError: when weight entries are missing, or the input view does not start on a word (fold: on 4 bytes).
+        SequenceError: when weight entries are missing, or the input view does not start on a word.
     """
     shape = TileShape.of(f, config)
     feed = _Feed(f, pad, shape, config)
@@ -127,18 +127,19 @@ def mac(f: Fields, pad: Scratchpad, ring: WeightRing, accumulators: Accumulators
 class _Feed:
     """The activation side of a MAC command: which bytes every row sees in every entry.
 
-    With fold, unit u (bytes 4u .. 4u+3) of entry (ky, kb) is channel bytes 0..3 of the pixel under kernel column
-    kb * W/4 + u, in an ordinary view; columns from kw on meet zero weights.
+    With fold a pixel has 4 bytes and G = 2K / 4 of them lie in a word: image pixel p (in_p0 counts these) is bytes
+    4 (p mod G) .. + 3 of pixel p div G of the view. Unit u of entry (ky, kb) is the pixel under kernel column
+    kb * G + u.
     """
 
     def __init__(self, f: Fields, pad: Scratchpad, shape: TileShape, config: NpuConfig) -> None:
         self._f = f
         self._pad = pad
-        self._view = View.of(f, "in_")
+        self._view = replace(View.of(f, "in_"), p0=0)  # p0 counts pixels, which fold packs into words
         self._width = config.word_bytes
         self._unit = _FOLDED_PIXEL if f["fold"] else config.word_bytes  # bytes of an entry that one input pixel fills
-        if self._view.c0 % self._unit:
-            raise SequenceError(f"in_c0 must be a multiple of {self._unit}")
+        if self._view.c0 % self._width:
+            raise SequenceError(f"in_c0 must be a multiple of {self._width}")
         self._units = config.word_bytes // self._unit
         self._columns = -(-f["kw"] // self._units)
         self.entries = f["kh"] * self._columns * (1 if f["fold"] else f["cw"])
@@ -169,8 +170,9 @@ class _Feed:
         inside = (iy >= 0) & (iy < f["in_h"]) & (ix >= 0) & (ix < f["in_w"]) & real
         plane = np.arange(1 if f["fold"] else f["cw"]) + n_tile // self.group_tiles * f["group_planes"]
         byte = (plane * self._width)[:, None, None]  # [q, row, unit]
-        pixel = (iy * f["in_w"] + ix)[:, :, None, :, :]
-        at = self._pad.locate(self._view, pixel, byte, inside[:, :, None, :, :])
+        pixel = (iy * f["in_w"] + ix + f["in_p0"])[:, :, None, :, :]
+        byte = byte + pixel % self._units * self._unit
+        at = self._pad.locate(self._view, pixel // self._units, byte, inside[:, :, None, :, :])
         codes = self._pad.flat.view(np.int8).reshape(-1, self._unit)[at // self._unit]
         used = np.broadcast_to(inside[:, :, None, :, :], at.shape)
         codes[~used] = np.uint8(f["pad_value"]).view(np.int8)

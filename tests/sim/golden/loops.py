@@ -108,7 +108,11 @@ def activation(c: NpuConfig, spad: Any, f: Fields, n: int, m: int, entry: int, j
     if not (0 <= iy < f["in_h"] and 0 <= ix < f["in_w"]):
         return signed(f["pad_value"], 8)
     plane = (q + group * f["group_planes"]) * c.word_bytes
-    return signed(int(spad[place(c, f, "in_", iy * f["in_w"] + ix, plane + byte)]), 8)
+    pixel = iy * f["in_w"] + ix
+    if f["fold"]:
+        pixel, part = divmod(pixel + f["in_p0"], c.word_bytes // 4)
+        return signed(int(spad[place(c, f | {"in_p0": 0}, "in_", pixel, 4 * part + byte)]), 8)
+    return signed(int(spad[place(c, f, "in_", pixel, plane + byte)]), 8)
 
 
 def mac_tiles(c: NpuConfig, spad: Any, f: Fields, entries: list[Any]) -> list[list[list[list[int]]]]:

@@ -37,7 +37,7 @@ CASES: dict[str, Case] = {
     },
     "fold": {
         "in_h": 4, "in_w": 5, "out_w": 5, "m_count": 20, "kh": 3, "kw": 3, "pad_top": 1, "pad_left": 1,
-        "pad_value": 0x11, "fold": 1,
+        "pad_value": 0x11, "fold": 1, "in_p0": 3,
     },
     "interleave": {"in_h": 1, "in_w": 40, "out_w": 40, "m_count": 31, "in_shift": 1, "ilv": 1},
 }  # fmt: skip

@@ -137,7 +137,8 @@ VECTORS: dict[str, tuple[list[list[Fields]], Case]] = {
         MIXED,
         {
             "n0": 2, "n1": 3, "n2": 2, "x_dc0": 3, "x_dp1": 2, "x_dp2": -1, "x_p0": 1, "y_enable": 1, "y_type": 1,
-            "y_dc0": 12, "y_dp1": 1, "m0": 4, "m1": 3, "o_dp0": 1, "o_dp1": 4, "wraps": 1, "channels": 3, "o_type": 1, "o_shift": 1,
+            "y_dc0": 12, "y_dp1": 1, "m0": 4, "m1": 3, "o_dp0": 1, "o_dp1": 4, "wraps": 1, "channels": 3, "o_type": 1,
+            "o_shift": 1,
         },
     ),
     "sum": (
