@@ -22,12 +22,14 @@ class MacArray(wiring.Component):
 
     In a cycle with `step`, every PE takes phase operands: row r gets `a[r]`, column c gets `w[c]`. `restart` marks the
     first phase of a step, `finish` its last one, after which the step's sum goes to accumulator `t` of `buffer`
-    (replacing it when `overwrite`). The accumulator can be drained, and `overflow` is valid, LATENCY cycles after.
+    (replacing it when `overwrite`). `overflow` is valid LATENCY cycles after, and from DRAIN_LATENCY cycles after on a
+    drain read finds the sum.
 
     Drain: `drain_data[c]` is the accumulator of (`drain_row`, c) named ACC_LATENCY = 2 cycles before.
     """
 
     LATENCY = 1 + Pe.LATENCY
+    DRAIN_LATENCY = LATENCY - 1  # a drain read looks at the accumulators a cycle after its request
 
     def __init__(self, *, rows: int, cols: int, lanes: int, accs: int) -> None:
         self._rows = rows

@@ -169,8 +169,9 @@ class MacEngine(wiring.Component):
             ends[0].tile.eq(step_end & step.tile_last),
             ends[0].command.eq(step_end & step.last),
             ends[0].t_used.eq(step.t + 1),
-            buffers.finish.eq(ends[-1].tile),
-            buffers.t_used.eq(ends[-1].t_used),
+            # The buffers offer the tile a cycle later, when the array admits its first drain read.
+            buffers.finish.eq(ends[array.DRAIN_LATENCY - 1].tile),
+            buffers.t_used.eq(ends[array.DRAIN_LATENCY - 1].t_used),
             finished.eq(ends[-1].command),
         ]
         m.d.sync += [after.eq(before) for before, after in pairwise(ends)]

@@ -65,7 +65,7 @@ def test_matches_numpy(rows, cols, lanes, accs, gaps):
                             ctx, dut, a[b, e, t, :, part], w[b, e, :, part], t=t, buffer=b, overwrite=e == 0,
                             restart=phase == 0, finish=phase == 1,
                         )  # fmt: skip
-        await ctx.tick().repeat(dut.LATENCY - 1)
+        await ctx.tick().repeat(dut.DRAIN_LATENCY - 1)
         got = [[[await drain(ctx, dut, b, t, r) for r in range(rows)] for t in range(accs)] for b in range(2)]
         assert (np.array(got) == expected).all()
         assert ctx.get(dut.overflow) == 0
