@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from headrace.config import NpuConfig
 
-__all__ = ["Access", "Case"]
+__all__ = ["Access", "Case", "Output"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,21 @@ class Access:
 
 
 @dataclass(frozen=True)
+class Output:
+    """DDR addresses first .. end - 1, written by a command (its index) of a layer."""
+
+    first: int
+    end: int
+    command: int
+    layer: int
+
+
+@dataclass(frozen=True)
 class Case:
     """A command image in its DDR image.
 
     `ddr` is all of memory, [ddr_base, ddr_base + len(ddr)), commands included; the ring of 2**ring_log2 commands is at
-    `ring_base`. `outputs` are the address ranges (first, end) the program writes; no other byte may change.
+    `ring_base`. `outputs` are the address ranges the program writes; no other byte may change.
     """
 
     config: NpuConfig
@@ -37,7 +47,7 @@ class Case:
     commands: int
     end_value: int
     windows: tuple[Access, ...]
-    outputs: tuple[tuple[int, int], ...]
+    outputs: tuple[Output, ...]
     description: tuple[str, ...]
 
     @property
@@ -49,6 +59,6 @@ class Case:
     def written(self) -> npt.NDArray[np.bool_]:
         """True for every DDR byte in `outputs`."""
         mask = np.zeros(self.ddr.size, bool)
-        for first, end in self.outputs:
-            mask[first - self.ddr_base : end - self.ddr_base] = True
+        for output in self.outputs:
+            mask[output.first - self.ddr_base : output.end - self.ddr_base] = True
         return mask

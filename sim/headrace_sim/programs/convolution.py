@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from headrace.isa import DType
 
 from .allocate import NoRoom, Tensor
@@ -73,6 +71,7 @@ def convolution(build: Builder, source: Tensor | None) -> None:
     tensor = _input(build, shape, source)
     dtype = DType.B32 if build.chance(0.2) else DType.I8
     pixels = shape.out_h * shape.out_w
+    build.new_unit()
     out = build.chip.tensor(pixels=pixels, channels=shape.channels * (4 if dtype == DType.B32 else 1), dtype=dtype)
     residual = _residual(build, pixels, shape.channels) if build.chance(0.3) else None
     reduction = entries * build.config.word_bytes
@@ -83,6 +82,7 @@ def convolution(build: Builder, source: Tensor | None) -> None:
     )
     idx_base = build.pick(0, 3) if build.chance(0.3) else 0
     chain = _chain(build, shape, reduction, dtype, residual)
+    build.new_unit()
     placed = build.place(chain, idx_base=idx_base)
     if _longest_tile(build, placed.wraps) < 1:
         raise NoRoom
@@ -90,6 +90,7 @@ def convolution(build: Builder, source: Tensor | None) -> None:
     if sum(count for _, count in chunks) < pixels or build.chance(0.2):
         build.fill(out)
     _commands(build, shape, chunks, tensor, out, residual, placed, idx_base)
+    build.new_unit()
     store_tensor(build, out)
     build.layer.results.append(out)
 
@@ -133,9 +134,8 @@ def _input(build: Builder, shape: _Shape, source: Tensor | None) -> Tensor:
         build.fill(source, first=source.channels)
         return source
     if shape.fold:
-        tensor = build.chip.tensor(
-            pixels=shape.in_h * shape.in_w, channels=build.pick(1, word_bytes // FOLDED_PIXEL) * FOLDED_PIXEL
-        )
+        per_word = word_bytes // FOLDED_PIXEL
+        tensor = build.chip.tensor(pixels=-(-shape.in_h * shape.in_w // per_word), channels=word_bytes)
         load_tensor(build, tensor)
         return tensor
     slack = build.pick(0, word_bytes - 1) if build.chance(0.5) else 0
@@ -248,21 +248,10 @@ def _commands(
 
 
 def _weights(build: Builder, shape: _Shape) -> int:
-    """Address of random entries of all n tiles; zero where fold has more kernel columns than kw."""
+    """Address of random entries of all n tiles."""
     config = build.config
-    word_bytes = config.word_bytes
     entry_bytes = config.entry_beats * config.axi_bytes
-    entries = shape.entries(word_bytes)
-    address = build.ddr.place_input(shape.n_tiles * entries * entry_bytes, align=config.axi_bytes)
-    if shape.fold:
-        units = word_bytes // FOLDED_PIXEL
-        codes = build.rng.integers(0, 256, (shape.n_tiles * shape.kh, entries // shape.kh, entry_bytes), dtype=np.uint8)
-        columns = codes[..., : config.cols * word_bytes].reshape(*codes.shape[:2], config.cols, units, FOLDED_PIXEL)
-        kernel_column = np.arange(columns.shape[1])[:, None] * units + np.arange(units)
-        columns = np.where((kernel_column < shape.kw)[None, :, None, :, None], columns, 0)
-        codes[..., : config.cols * word_bytes] = columns.reshape(*codes.shape[:2], -1)
-        build.ddr.put(address, codes.tobytes())
-    return address
+    return build.ddr.place_input(shape.n_tiles * shape.entries(config.word_bytes) * entry_bytes, align=config.axi_bytes)
 
 
 def _weight_commands(
@@ -289,7 +278,9 @@ def _mac(build: Builder, shape: _Shape, tensor: Tensor, tiling: _Tiling, first_r
     skip = build.pick(0, tensor.planes - shape.planes)
     view = tensor.view("in_") | {"in_c0": 0}
     if shape.fold:
-        view["in_c0"] = build.pick(0, tensor.channels // FOLDED_PIXEL - 1) * FOLDED_PIXEL
+        per_word = build.config.word_bytes // FOLDED_PIXEL
+        slack = tensor.pixels * per_word - shape.in_h * shape.in_w
+        view["in_p0"] = tensor.p0 * per_word + build.pick(0, slack)
     elif build.chance(0.5):
         view["in_c0"] = skip * build.config.word_bytes
     else:

@@ -91,7 +91,8 @@ def _mac(space: Space, fields: dict[str, int]) -> Footprint:
     word_bytes = space.config.word_bytes
     m = output_pixels(space.config.rows, fields)
     unit = FOLDED_PIXEL if fields["fold"] else word_bytes  # bytes of an entry that one input pixel fills
-    kernel_columns = -(-fields["kw"] * unit // word_bytes) * word_bytes // unit
+    per_word = word_bytes // unit
+    kernel_columns = -(-fields["kw"] // per_word) * per_word
     group = np.arange(fields["n_tiles"]) // (fields["group_tiles"] or fields["n_tiles"])
     planes = np.unique(np.add.outer(group * fields["group_planes"], np.arange(fields["cw"])))
     channel = fields["in_c0"] + (planes[:, None] * word_bytes + np.arange(unit)).ravel()
@@ -100,8 +101,8 @@ def _mac(space: Space, fields: dict[str, int]) -> Footprint:
         iy = m // fields["out_w"] * fields["stride_y"] - fields["pad_top"] + ky * fields["dil_y"]
         ix = m % fields["out_w"] * fields["stride_x"] - fields["pad_left"] + kx * fields["dil_x"]
         inside = (iy >= 0) & (iy < fields["in_h"]) & (ix >= 0) & (ix < fields["in_w"])
-        pixel = fields["in_p0"] + iy[inside] * fields["in_w"] + ix[inside]
-        reads.append(np.unique(space.spad(fields, "in_", pixel[:, None], channel)))
+        pixel = (fields["in_p0"] + iy[inside] * fields["in_w"] + ix[inside])[:, None]
+        reads.append(np.unique(space.spad(fields, "in_", pixel // per_word, channel + pixel % per_word * unit)))
     return unite(reads), _NOTHING
 
 

@@ -10,7 +10,7 @@ from headrace.isa import COMMAND_BYTES, DType
 
 from .allocate import Ddr, NoRoom, OnChip, Tensor
 from .builder import Atom, Builder, Layer
-from .case import Access, Case
+from .case import Access, Case, Output
 from .convolution import convolution
 from .operation import Operation
 from .order import add_tokens
@@ -176,12 +176,14 @@ def _windows(ddr: Ddr, rng: np.random.Generator, count: int) -> tuple[Access, ..
     return tuple(windows[i] for i in rng.permutation(len(windows)))
 
 
-def _outputs(operations: list[Operation], space: Space) -> tuple[tuple[int, int], ...]:
-    """Ranges of DDR addresses the commands write, merged."""
-    ids = np.unique(np.concatenate([o.writes[o.writes >= space.first_ddr] for o in operations]))
-    if not ids.size:
-        return ()
-    addresses = ids - space.first_ddr + space.ddr_base
-    breaks = np.flatnonzero(np.diff(addresses) > 1)
-    firsts, lasts = addresses[[0, *(breaks + 1)]], addresses[[*breaks, -1]]
-    return tuple((int(a), int(b) + 1) for a, b in zip(firsts, lasts))
+def _outputs(operations: list[Operation], space: Space) -> tuple[Output, ...]:
+    """Ranges of DDR addresses each command writes."""
+    out = []
+    for index, operation in enumerate(operations):
+        ids = operation.writes[operation.writes >= space.first_ddr]
+        if ids.size:
+            addresses = ids - space.first_ddr + space.ddr_base
+            breaks = np.flatnonzero(np.diff(addresses) > 1)
+            firsts, lasts = addresses[[0, *(breaks + 1)]], addresses[[*breaks, -1]]
+            out += [Output(int(a), int(b) + 1, index, operation.layer) for a, b in zip(firsts, lasts)]
+    return tuple(out)

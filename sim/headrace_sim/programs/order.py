@@ -2,8 +2,8 @@
 
 The commands in ring order mean what a sequential machine would do. Engines run at the same time, each in order, so a
 command needs a token from the last command of another engine that wrote what it reads, or used what it writes, unless
-an earlier token already implies it. An engine may begin a command before the one before it has completed; where that would
-read stale bytes the engine waits for a token of its own.
+an earlier token already implies it. An engine may begin a command before the one before it has completed; where that
+would read stale bytes the engine waits for a token of its own.
 """
 
 import numpy as np

@@ -50,6 +50,7 @@ def vector(build: Builder, source: Tensor | None) -> None:
         repeats=repeats,
     )
     idx_base = build.pick(0, 3) if build.chance(0.3) else 0
+    build.new_unit()
     placed = build.place(chain, idx_base=idx_base)
     if placed.wraps and int(np.prod([loop.count for loop in loops])) > build.config.gasket_beats:
         raise NoRoom
@@ -63,6 +64,7 @@ def vector(build: Builder, source: Tensor | None) -> None:
     build.emit("VECTOR", fields, columns=placed.columns)
     kinds = ", ".join(f"{loop.kind} {loop.count}{' reduced' if loop.reduced else ''}" for loop in loops)
     build.layer.description = f"vector {x.dtype.name}{' and y' if y else ''} over {kinds} to {out.dtype.name}"
+    build.new_unit()
     store_tensor(build, out)
     build.layer.results.append(out)
 
