@@ -7,38 +7,42 @@ from dataclasses import dataclass, field
 from headrace.config import NpuConfig
 from headrace_host.allocate import Region, ScratchpadAllocator
 from headrace_host.compiler.layout import View, make_view, tensor_words
-from headrace_host.compiler.stream import DDR_GRANULE, Access, CommandStream, Space
+from headrace_host.compiler.stream import DDR_GRANULE, Access, Recorder, Space
 
 
 @dataclass(eq=False)
 class Location:
     """Where a tensor of ``pixels`` by ``channels`` bytes lives: DDR (dense NHWC), the scratchpad, or both.
 
-    ``loaded`` counts the leading pixels that the scratchpad already holds.
+    A folded tensor packs ``packed`` image pixels into each of these pixels; otherwise ``packed`` is 1. ``loaded``
+    counts the leading pixels that the scratchpad already holds.
     """
 
     name: str
     pixels: int
     channels: int
     shift: int
+    packed: int = 1
     ddr: int | None = None
     region: Region | None = None
     view: View | None = None
     loaded: int = 0
-    readers_left: int = 0
+
+
+def packed_pixels(location: Location, pixels: int) -> int:
+    """Pixels of ``location`` that hold any ``pixels`` consecutive image pixels."""
+    return pixels if location.packed == 1 else (pixels - 1) // location.packed + 2
 
 
 @dataclass
 class Memory:
-    """The machine's memories during a compilation."""
+    """The machine's memories during a compilation; ``label`` is the number of the layer being compiled."""
 
     config: NpuConfig
-    stream: CommandStream
+    recorder: Recorder
     scratchpad: ScratchpadAllocator
     ddr_base: int
     label: int = 0
-    loaded_bytes: int = 0
-    stored_bytes: int = 0
     _buffers: list[Region] = field(default_factory=list)
 
     def place(self, location: Location, *, prefer: int) -> bool:
@@ -74,12 +78,10 @@ class Memory:
     def load(self, location: Location, first: int, last: int, view: View, at: int) -> None:
         """LOAD pixels ``[first, last)`` of ``location`` from DDR to pixel ``at`` on of ``view``."""
         self._move("LOAD", location, first, last, view, at)
-        self.loaded_bytes += (last - first) * location.channels
 
     def store(self, location: Location, first: int, last: int, view: View, at: int) -> None:
         """STORE pixels ``at`` on of ``view`` to pixels ``[first, last)`` of ``location`` in DDR."""
         self._move("STORE", location, first, last, view, at)
-        self.stored_bytes += (last - first) * location.channels
 
     def _move(self, name: str, location: Location, first: int, last: int, view: View, at: int) -> None:
         assert location.ddr is not None
@@ -89,7 +91,7 @@ class Memory:
             view.access(self.config, write=loading, pixels=(at, at + count)),
             self.ddr_access(location, first, last, write=not loading),
         )
-        self.stream.emit(
+        self.recorder.emit(
             name,
             self.label,
             accesses,
@@ -115,8 +117,9 @@ class Source:
     """
 
     def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int) -> None:
-        """``largest``: pixels of the largest strip. `fits` tells whether there was room."""
+        """``largest``: image pixels of the largest strip. `fits` tells whether there was room."""
         self._memory, self._location = memory, location
+        largest = packed_pixels(location, largest)
         self._buffers: list[View] = []
         self._turn = 0
         self.fits = location.view is not None
@@ -128,17 +131,18 @@ class Source:
             self.fits = len(self._buffers) == 2
 
     def fetch(self, first: int, last: int) -> tuple[View, int]:
-        """Make pixels ``[first, last)`` present; return the view that holds them and the pixel at which they start."""
+        """Make image pixels ``[first, last)`` present; return the view and its image pixel at which they start."""
         location = self._location
+        start, end = first // location.packed, -(-last // location.packed)
         if location.view is not None:
-            if location.loaded < last:
-                self._memory.load(location, location.loaded, last, location.view, location.loaded)
-                location.loaded = last
+            if location.loaded < end:
+                self._memory.load(location, location.loaded, end, location.view, location.loaded)
+                location.loaded = end
             return location.view, first
         view = self._buffers[self._turn]
         self._turn ^= 1
-        self._memory.load(location, first, last, view, 0)
-        return view, 0
+        self._memory.load(location, start, end, view, 0)
+        return view, first - start * location.packed
 
 
 class Sink:

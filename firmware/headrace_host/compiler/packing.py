@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from headrace.config import NpuConfig
 
 FOLD_PIXEL_BYTES = 4
-"""Bytes of a pixel in folded mode."""
+"""Channel bytes that each folded kernel column takes of a word."""
 
 
 def entry_bytes(config: NpuConfig) -> int:
@@ -57,7 +57,7 @@ def channel_words(config: NpuConfig, channels: int) -> int:
     return -(-channels // config.cols) * config.acc_beats
 
 
-def pack_channels(config: NpuConfig, vector: NDArray[np.int32] | NDArray[np.float32]) -> bytes:
+def pack_channels(config: NpuConfig, vector: NDArray[np.int32 | np.float32]) -> bytes:
     """A per-channel vector as column memory words: word n * ceil(C / L) + b, lane l is channel n C + b L + l."""
     tiles = -(-len(vector) // config.cols)
     padded = np.zeros((tiles, config.cols), vector.dtype)

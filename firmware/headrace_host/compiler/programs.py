@@ -127,3 +127,8 @@ def average_steps(constants: PoolConstants) -> list[Step]:
         Step(op=DataflowOp.PASS, reduce=Reduce.SUM, repeat=constants.count),
         Step(op=DataflowOp.IDIVR, b=Source.IMM, imm=reciprocal, sh=shift),
     ]
+
+
+def maximum_steps(count: int) -> list[Step]:
+    """Largest of ``count`` beats."""
+    return [Step(op=DataflowOp.PASS, reduce=Reduce.MAX, repeat=count)]

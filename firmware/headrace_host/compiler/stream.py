@@ -1,16 +1,15 @@
-"""A command stream that derives its dependency tokens from what each command reads and writes."""
+"""Command streams: recorded by layer, put in ring order, and ordered by tokens derived from what commands touch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 
 from headrace.config import NpuConfig
 from headrace.isa import BY_NAME, Engine
-from headrace_host.compiler.encode import encode_command
 from headrace_host.errors import CompileError
 
 DDR_GRANULE = 64
@@ -46,16 +45,77 @@ class Access:
     write: bool
 
 
-@dataclass(frozen=True)
-class Placed:
-    """One command of a stream: its name, fields (tokens excluded until the end) and label."""
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A command before it has its place and tokens.
+
+    ``early``: it needs nothing that the previous layer computes (weights, constants) and may move ahead of that layer.
+    """
 
     name: str
-    values: dict[str, int] = field(default_factory=dict)
+    label: int
+    accesses: tuple[Access, ...]
+    values: dict[str, int]
+    early: bool = False
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that executes it."""
+        return BY_NAME[self.name].engine
 
 
-class CommandStream:
-    """Commands in ring order.
+class Recorder:
+    """Collects commands in the order of layers."""
+
+    def __init__(self) -> None:
+        self.commands: list[Planned] = []
+
+    def emit(self, name: str, label: int, accesses: Sequence[Access] = (), **values: int) -> None:
+        """Append a command with its field ``values``; ``label`` is the layer's number."""
+        self.commands.append(Planned(name, label, tuple(accesses), {**values, "label": label}))
+
+    def emit_early(self, name: str, label: int, accesses: Sequence[Access] = (), **values: int) -> None:
+        """Append a command that may move ahead of the previous layer (see `Planned`)."""
+        self.commands.append(Planned(name, label, tuple(accesses), {**values, "label": label}, early=True))
+
+
+def schedule(commands: Sequence[Planned]) -> list[Planned]:
+    """Move early commands of each layer behind the first drain of the layer before, so that they run beside it.
+
+    A command stays in its place when something in between touches the same memory; streamed weights keep their order.
+    """
+    out: list[Planned] = []
+    anchor = previous = 0  # where commands of this layer may go; start of the layer
+    label = commands[0].label if commands else 0
+    for command in commands:
+        if command.label != label:
+            label, start = command.label, len(out)
+            drains = (i for i in range(previous, start) if out[i].engine in (Engine.EPILOGUE, Engine.VECTOR))
+            anchor, previous = next(drains, start - 1) + 1, start
+        moved = command.early and anchor < previous and not any(_conflict(command, other) for other in out[anchor:])
+        if moved:
+            out.insert(anchor, command)
+            anchor, previous = anchor + 1, previous + 1
+        else:
+            out.append(command)
+    return out
+
+
+def _conflict(a: Planned, b: Planned) -> bool:
+    """Whether the two commands must keep their order."""
+    if a.engine is Engine.WEIGHT and b.engine is Engine.WEIGHT:
+        return True
+    return any(
+        x.space == y.space and (x.write or y.write) and p[0] < q[1] and q[0] < p[1]
+        for x in a.accesses
+        for y in b.accesses
+        for p in x.spans
+        for q in y.spans
+    )
+
+
+class TokenAssigner:
+    """Gives commands in ring order the tokens that order what touches the same memory.
 
     A token belongs to one pair of engines and counts: the n-th wait of the consumer takes the n-th signal of the
     producer. A wait is only added for a producer command later than the last one waited for, so both sequences rise.
@@ -64,28 +124,26 @@ class CommandStream:
     def __init__(self, config: NpuConfig, ddr_granules: int) -> None:
         self._config = config
         sizes = (config.bank_words, config.columns * config.column_words, config.contexts, max(1, ddr_granules))
-        # Index of the last command of each engine that wrote or read a unit; -1 for none.
+        # Index of the last command of each engine that read (0) or wrote (1) a unit; -1 for none.
         self._last = [np.full((2, _ENGINES, size), -1, np.int32) for size in sizes]
-        self._commands: list[Placed] = []
+        self._values: list[dict[str, int]] = []
         self._tokens: dict[tuple[Engine, Engine], int] = {}
         self._synced: dict[tuple[Engine, Engine], int] = {}
 
-    def __len__(self) -> int:
-        return len(self._commands)
-
-    def emit(self, name: str, label: int, accesses: Sequence[Access] = (), **values: int) -> int:
-        """Append command ``name`` with ``values``; return its index. Hazards with earlier commands become tokens."""
-        index, engine = len(self._commands), BY_NAME[name].engine
-        if index >= MAX_COMMANDS:
-            raise CompileError(f"the network needs more than {MAX_COMMANDS} commands; split it")
-        self._commands.append(Placed(name, {**values, "label": label, "wait": 0, "signal": 0}))
-        if engine is not Engine.CONTROL:
-            for producer, needed in self._hazards(engine, accesses).items():
-                self._order(producer, needed, engine, index)
-            for access in accesses:
+    def assign(self, commands: Sequence[Planned]) -> list[dict[str, int]]:
+        """The fields of each command, tokens included."""
+        if len(commands) > MAX_COMMANDS:
+            raise CompileError(f"the network needs {len(commands)} commands, a ring holds {MAX_COMMANDS}; split it")
+        for index, command in enumerate(commands):
+            self._values.append({**command.values, "wait": 0, "signal": 0})
+            if command.engine is Engine.CONTROL:
+                continue
+            for producer, needed in self._hazards(command.engine, command.accesses).items():
+                self._order(producer, needed, command.engine, index)
+            for access in command.accesses:
                 for start, end in access.spans:
-                    self._last[access.space][int(access.write), engine, start:end] = index
-        return index
+                    self._last[access.space][int(access.write), command.engine, start:end] = index
+        return self._values
 
     def _hazards(self, engine: Engine, accesses: Sequence[Access]) -> dict[Engine, int]:
         """The latest command of each engine that must be complete: read after write, write after read or write."""
@@ -114,13 +172,5 @@ class CommandStream:
         if token >= self._config.tokens:
             raise CompileError(f"machine '{self._config.name}' has {self._config.tokens} tokens, too few; raise tokens")
         self._synced[pair] = needed
-        self._commands[needed].values["signal"] |= 1 << token
-        self._commands[index].values["wait"] |= 1 << token
-
-    def commands(self) -> list[Placed]:
-        """The commands so far."""
-        return list(self._commands)
-
-    def encode(self) -> bytes:
-        """The command image."""
-        return b"".join(encode_command(self._config, command.name, command.values) for command in self._commands)
+        self._values[needed]["signal"] |= 1 << token
+        self._values[index]["wait"] |= 1 << token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 from headrace.config import NpuConfig
@@ -91,4 +92,4 @@ def strip_rows(total: int, largest: int, unit: int, first: int, last: int) -> li
         bounds.append(min(bounds[-1] + size, total - last))
     if last:
         bounds.append(total)
-    return list(zip(bounds[:-1], bounds[1:]))
+    return list(itertools.pairwise(bounds))

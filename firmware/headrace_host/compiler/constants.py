@@ -1,0 +1,126 @@
+"""Residency of dataflow programs and per-channel vectors in the machine's small memories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.config import NpuConfig
+from headrace.isa import CONTEXT_WORDS, Dest
+from headrace_host.allocate import DdrAllocator
+from headrace_host.compiler.packing import channel_words, pack_channels
+from headrace_host.compiler.programs import Program
+from headrace_host.compiler.stream import Access, Recorder, Space
+from headrace_host.errors import CompileError
+
+Vectors = dict[str, NDArray[np.int32 | np.float32]]
+
+
+@dataclass
+class DdrImage:
+    """Constant data placed in DDR at compile time."""
+
+    allocator: DdrAllocator
+    segments: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def place(self, content: bytes, what: str) -> int:
+        """Put ``content`` into DDR and return its address."""
+        address = self.allocator.allocate(len(content), what)
+        self.segments.append((address, content))
+        return address
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A program with its vectors on the machine: the command fields and accesses of the passes that use it."""
+
+    ctx: int
+    wraps: int
+    idx_base: int
+    accesses: tuple[Access, ...]
+
+
+class ConstantStore:
+    """Allocates contexts and column memory words in rotation and emits the LOAD commands that fill them.
+
+    A program already present is used again; what rotation overwrites is forgotten. Tokens order a LOAD
+    after the last pass that read what it overwrites.
+    """
+
+    def __init__(self, config: NpuConfig, recorder: Recorder, image: DdrImage) -> None:
+        self._config, self._recorder, self._image = config, recorder, image
+        self._resident: dict[tuple[tuple[int, ...], ...], int] = {}
+        self._next_context = 0
+        self._next_word = 0
+
+    def install(self, program: Program, vectors: Vectors, label: int) -> Installed:
+        """Make ``program`` and its per-channel ``vectors`` (all of one length) present; ``label`` names the layer."""
+        ctx = self._resident.get(program.contexts)
+        if ctx is None:
+            ctx = self._load_contexts(program, label)
+        count = len(program.contexts)
+        accesses = [Access(Space.CONTEXT, ((ctx, ctx + count),), False)]
+        idx_base = 0
+        if vectors:
+            idx_base, spans = self._load_vectors(program, vectors, label)
+            accesses.append(Access(Space.COLUMN, spans, False))
+        return Installed(ctx, program.wraps, idx_base, tuple(accesses))
+
+    def _load_contexts(self, program: Program, label: int) -> int:
+        count = len(program.contexts)
+        first = self._next_context if self._next_context + count <= self._config.contexts else 0
+        self._next_context = first + count
+        for key, start in list(self._resident.items()):
+            if start < first + count and first < start + len(key):
+                del self._resident[key]
+        self._resident[program.contexts] = first
+        content = np.array(program.contexts, np.uint32).tobytes()
+        self._recorder.emit_early(
+            "LOAD",
+            label,
+            (Access(Space.CONTEXT, ((first, first + count),), True),),
+            dest=Dest.CONTEXT,
+            ddr=self._image.place(content, "dataflow contexts"),
+            n0=len(content),
+            pix_bytes=4,
+            element=first * self._config.columns * CONTEXT_WORDS,
+        )
+        return first
+
+    def _load_vectors(self, program: Program, vectors: Vectors, label: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Load each vector into its column's area, all at the same offset; return the offset and what is occupied."""
+        length = len(next(iter(vectors.values())))
+        words = channel_words(self._config, length)
+        if words > program.area_words:
+            raise CompileError(
+                f"{length} channels need {words} words of column memory, machine '{self._config.name}' has "
+                f"{program.area_words}; raise column_words"
+            )
+        offset = self._next_word if self._next_word + words <= program.area_words else 0
+        self._next_word = offset + words
+        spans = []
+        places = []
+        for name, vector in vectors.items():
+            column, area = program.vectors[name]
+            word = column * self._config.column_words + area + offset
+            spans.append((word, word + words))
+            places.append((word * self._config.vector_lanes, pack_channels(self._config, vector)))
+        places.sort(key=lambda place: place[0])
+        content = b"".join(packed for _, packed in places)
+        step = places[1][0] - places[0][0] if len(places) == 2 else 0
+        self._recorder.emit_early(
+            "LOAD",
+            label,
+            (Access(Space.COLUMN, tuple(spans), True),),
+            dest=Dest.COLUMN,
+            ddr=self._image.place(content, "per-channel constants"),
+            n0=len(places[0][1]),
+            n1=len(places),
+            s1=len(places[0][1]),
+            d1=step,
+            pix_bytes=4,
+            element=places[0][0],
+        )
+        return offset, tuple(spans)

@@ -1,0 +1,293 @@
+"""Lowering of convolutions, fully connected layers and matrix products with their epilogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_host.compiler.constants import ConstantStore, DdrImage, Installed, Vectors
+from headrace_host.compiler.layout import View, tensor_words
+from headrace_host.compiler.operands import Location, Memory, Sink, Source, packed_pixels
+from headrace_host.compiler.packing import entry_bytes, pack_weights
+from headrace_host.compiler.programs import place, requantise_steps
+from headrace_host.compiler.tiling import ConvShape, Tiles, cut_tiles, strip_rows
+from headrace_host.quantise import AddConstants, RequantConstants
+
+
+class OutOfScratchpad(Exception):
+    """A layer found no room for its strip buffers; the compiler then moves a tensor to DDR and starts again."""
+
+
+@dataclass(eq=False, kw_only=True)
+class MacLayer:
+    """One MAC operation: operands, constants and, when fused, the residual added in the epilogue.
+
+    ``weights`` is [filters, ky, kx, channels]. ``residual_first``: the residual is operand a of the addition.
+    """
+
+    name: str
+    label: int
+    shape: ConvShape
+    weights: NDArray[np.int8]
+    requant: RequantConstants
+    source: Location
+    output: Location
+    pad_value: int
+    residual: Location | None = None
+    add: AddConstants | None = None
+    residual_first: bool = False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Loop order of a layer: strips of output rows, entries of an n tile, and how weights pass through the ring."""
+
+    strips: list[tuple[int, int]]
+    entries: int
+    n_tiles: int
+    hold: bool  # all weights stay in the ring over the strips
+    replay: bool  # an n tile's weights stay over its m tiles
+
+    @property
+    def once(self) -> bool:
+        """Weights are streamed once for all strips."""
+        return self.hold or len(self.strips) == 1
+
+
+class MacLowering:
+    """Emits the commands of one layer."""
+
+    def __init__(self, layer: MacLayer, memory: Memory, constants: ConstantStore, image: DdrImage) -> None:
+        self._layer, self._memory, self._config = layer, memory, memory.config
+        self._shape = layer.shape.normalised()
+        self._fold = layer.source.packed > 1
+        self._constants = constants
+        self._plan = self._choose()
+        self._weights_at = image.place(pack_weights(self._config, layer.weights, fold=self._fold), layer.name)
+
+    def emit(self) -> None:
+        """Strips in order: fetch the input, compute, drain, send the output on."""
+        plan, layer, memory = self._plan, self._layer, self._memory
+        source, residual, sink = self._operands(plan)
+        if plan.once:
+            self._stream_weights(plan, plan.strips[0])
+        fetched = self._fetch(plan.strips[0], source, residual)
+        installed = self._install()
+        for position, strip in enumerate(plan.strips):
+            here, hold = fetched, False
+            # Loads of the next strip go before this strip's work in the ring, so that they run beside it.
+            if position + 1 < len(plan.strips):
+                fetched, hold = self._fetch(plan.strips[position + 1], source, residual), plan.hold
+            if not plan.once:
+                self._stream_weights(plan, strip)
+            first, last = strip[0] * self._shape.out_w, strip[1] * self._shape.out_w
+            view, at = sink.open(first)
+            tiles = cut_tiles(self._config, last - first, self._interleave())
+            self._emit_mac(plan, strip, last - first, tiles, here[0], hold=hold)
+            self._emit_epilogue(plan, last - first, tiles, here[1], (view, at), installed)
+            sink.close(first, last, view, at)
+        memory.release_buffers()
+        layer.output.loaded = layer.output.pixels
+
+    def _install(self) -> Installed:
+        layer = self._layer
+        program = place(self._config, requantise_steps(layer.requant, layer.add, flip=layer.residual_first))
+        vectors: Vectors = {"bias": layer.requant.bias, "scale": layer.requant.scale}
+        return self._constants.install(program, vectors, layer.label)
+
+    def _choose(self) -> _Plan:
+        """Pick strips that fit and a loop order for the weights."""
+        config, shape = self._config, self._shape
+        entries = shape.entries(config, fold=self._fold)
+        n_tiles = -(-shape.out_c // config.cols)
+        replay = entries <= config.ring_entries
+        hold = replay and entries * n_tiles <= config.ring_entries
+        strips = strip_rows(shape.out_h, *self._strip_limits(entries, n_tiles))
+        return _Plan(strips, entries, n_tiles, hold and len(strips) > 1, replay)
+
+    def _strip_limits(self, entries: int, n_tiles: int) -> tuple[int, int, int, int]:
+        """Largest strip, rows of a whole tile, first and last strip, in output rows."""
+        layer, config, shape = self._layer, self._config, self._shape
+        tile_rows = max(1, config.rows * config.accs // shape.out_w)
+        largest = shape.out_h
+        while not self._fits(largest):
+            if largest == 1:
+                raise OutOfScratchpad(layer.name)
+            largest = -(-largest // 2) if largest > 2 * tile_rows else largest - 1
+        from_ddr = layer.source.view is None or layer.source.loaded < layer.source.pixels
+        to_ddr = layer.output.ddr is not None
+        first, last = largest, largest
+        if from_ddr:
+            first = self._first_strip(entries, n_tiles, largest)
+        if to_ddr:
+            last = max(1, min(tile_rows // 4, largest))
+        if not (from_ddr or to_ddr):
+            return largest, tile_rows, largest, largest
+        if largest == shape.out_h:
+            largest = -(-largest // 4)
+        largest = max(largest // tile_rows * tile_rows, min(largest, tile_rows))
+        return largest, tile_rows, min(first, shape.out_h), last
+
+    def _first_strip(self, entries: int, n_tiles: int, largest: int) -> int:
+        """Rows of the first strip: its work must cover the weights that stream in meanwhile, and it starts cold."""
+        config, shape = self._config, self._shape
+        cycles_a_row = 2 * entries * n_tiles * shape.out_w / config.rows
+        weight_beats = entries * n_tiles * config.entry_beats
+        rows = -(-weight_beats * 2 // max(1, int(cycles_a_row)))
+        # Half a tile at least, so that the next strip's load has time.
+        rows = max(rows, -(-config.rows * config.accs // (2 * shape.out_w)), 1)
+        return min(rows, largest)
+
+    def _fits(self, rows: int) -> bool:
+        """Whether two input and two output strips of ``rows`` output rows fit beside what is resident."""
+        layer, config, shape = self._layer, self._config, self._shape
+        pad = self._memory.scratchpad
+        needs = []
+        if layer.source.view is None:
+            needs += 2 * [self._strip_words(layer.source, self._input_rows(rows) * shape.in_w)]
+        if layer.residual is not None and layer.residual.view is None:
+            needs += 2 * [self._strip_words(layer.residual, rows * shape.out_w)]
+        if layer.output.view is None:
+            needs += 2 * [self._strip_words(layer.output, rows * shape.out_w)]
+        free = sorted((pad.largest(0), pad.largest(1)), reverse=True)
+        for need in sorted(needs, reverse=True):
+            free.sort(reverse=True)
+            if free[0] < need:
+                return False
+            free[0] -= need
+        return config.bank_words > 0
+
+    def _strip_words(self, location: Location, pixels: int) -> int:
+        return tensor_words(self._config, packed_pixels(location, pixels), location.channels, location.shift)
+
+    def _input_rows(self, rows: int) -> int:
+        shape = self._shape
+        return min(shape.in_h, (rows - 1) * shape.stride.y + (shape.kernel.y - 1) * shape.dilation.y + 1)
+
+    def _operands(self, plan: _Plan) -> tuple[Source, Source | None, Sink]:
+        """Sources and sink with their buffers: inputs in one sub-bank, everything else in the other."""
+        layer, memory, shape = self._layer, self._memory, self._shape
+        rows = max(last - first for first, last in plan.strips)
+        near = memory.scratchpad.sub_bank(layer.source.region) if layer.source.region is not None else 0
+        source = Source(memory, layer.source, self._input_rows(rows) * shape.in_w, prefer=near)
+        sink = Sink(memory, layer.output, rows * shape.out_w, prefer=1 - near)
+        residual = None
+        if layer.residual is not None:
+            residual = Source(memory, layer.residual, rows * shape.out_w, prefer=1 - near)
+        if not (source.fits and sink.fits and (residual is None or residual.fits)):
+            raise OutOfScratchpad(layer.name)
+        return source, residual, sink
+
+    def _fetch(
+        self, strip: tuple[int, int], source: Source, residual: Source | None
+    ) -> tuple[tuple[View, int], tuple[View, int] | None]:
+        shape = self._shape
+        first, last = shape.input_rows(*strip)
+        main = source.fetch(first * shape.in_w, last * shape.in_w)
+        side = None if residual is None else residual.fetch(strip[0] * shape.out_w, strip[1] * shape.out_w)
+        return main, side
+
+    def _stream_weights(self, plan: _Plan, strip: tuple[int, int]) -> None:
+        """WEIGHT commands of one strip (of all strips when the entries are held)."""
+        label, recorder = self._layer.label, self._memory.recorder
+        if plan.replay:
+            total = plan.entries * plan.n_tiles
+            emit = recorder.emit_early if plan.once else recorder.emit
+            emit("WEIGHT", label, ddr=self._weights_at, entries=total, tag=label & 0xFF)
+            return
+        pixels = (strip[1] - strip[0]) * self._shape.out_w
+        repeat = cut_tiles(self._config, pixels, self._interleave()).m_tiles
+        for n in range(plan.n_tiles):
+            address = self._weights_at + n * plan.entries * entry_bytes(self._config)
+            recorder.emit("WEIGHT", label, ddr=address, entries=plan.entries, repeat=repeat, tag=label & 0xFF)
+
+    def _interleave(self) -> int:
+        """log2 of the pixels a row takes in turn, so that rows read different banks."""
+        stride = self._layer.shape.stride.x
+        return max(0, self._layer.source.shift - (stride.bit_length() - 1))
+
+    def _emit_epilogue(
+        self,
+        plan: _Plan,
+        pixels: int,
+        tiles: Tiles,
+        residual: tuple[View, int] | None,
+        target: tuple[View, int],
+        installed: Installed,
+    ) -> None:
+        layer, (view, at), config = self._layer, target, self._config
+        accesses = [*installed.accesses, view.access(config, write=True, pixels=(at, at + pixels))]
+        side: dict[str, int] = {}
+        if residual is not None:
+            res_view, res_at = residual
+            accesses.append(res_view.access(config, write=False, pixels=(res_at, res_at + pixels)))
+            side = {"res_enable": 1, **res_view.fields("res", pixel=res_at, typed=True)}
+        sink = layer.add or layer.requant
+        self._memory.recorder.emit(
+            "EPILOGUE",
+            layer.label,
+            accesses,
+            **view.fields("out", pixel=at, typed=True),
+            **side,
+            ilv=self._interleave(),
+            n_tiles=plan.n_tiles,
+            m_tiles=tiles.m_tiles,
+            m_count=pixels,
+            t_count=tiles.t_count,
+            t_last=tiles.t_last,
+            channels=self._shape.out_c,
+            ctx=installed.ctx,
+            wraps=installed.wraps,
+            idx_base=installed.idx_base,
+            zp=sink.zero_point,
+            lo=sink.act_min,
+            hi=sink.act_max,
+        )
+
+    def _emit_mac(
+        self, plan: _Plan, strip: tuple[int, int], pixels: int, tiles: Tiles, source: tuple[View, int], *, hold: bool
+    ) -> None:
+        layer, shape, config = self._layer, self._shape, self._config
+        first_row, end_row = shape.input_rows(*strip)
+        view, at = source
+        count = (end_row - first_row) * shape.in_w
+        packed = layer.source.packed
+        read = view.access(config, write=False, pixels=(at // packed, -(-(at + count) // packed)))
+        if layer.shape.pointwise:
+            # One long row: the machine's row counters need no wrap.
+            image = {"in_h": 1, "in_w": count, "out_w": pixels}
+        else:
+            image = {
+                "in_h": end_row - first_row,
+                "in_w": shape.in_w,
+                "out_w": shape.out_w,
+                "pad_top": shape.padding.top - strip[0] * shape.stride.y + first_row,
+                "pad_left": shape.padding.left,
+            }
+        self._memory.recorder.emit(
+            "MAC",
+            layer.label,
+            (read,),
+            **view.fields("in", pixel=at),
+            **image,
+            fold=int(self._fold),
+            replay=int(plan.replay),
+            hold=int(hold),
+            ilv=self._interleave(),
+            pad_value=layer.pad_value & 0xFF,
+            m_count=pixels,
+            kh=shape.kernel.y,
+            kw=shape.kernel.x,
+            cw=1 if self._fold else -(-shape.in_c // config.word_bytes),
+            stride_y=shape.stride.y,
+            stride_x=shape.stride.x,
+            dil_y=shape.dilation.y,
+            dil_x=shape.dilation.x,
+            n_tiles=plan.n_tiles,
+            m_tiles=tiles.m_tiles,
+            t_count=tiles.t_count,
+            t_last=tiles.t_last,
+            tag=layer.label & 0xFF,
+        )

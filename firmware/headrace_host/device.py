@@ -1,0 +1,119 @@
+"""One interface to every machine: put data into DDR, run a command image, read results, counters and errors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.config import NpuConfig
+from headrace_host.compiler.model import CompiledModel
+from headrace_host.errors import DeviceError
+
+if TYPE_CHECKING:
+    from headrace_sim.golden import GoldenMachine
+
+
+@dataclass(frozen=True)
+class Span:
+    """Cycles ``[begin, end)`` during which the command at ``index`` of the ring was in progress."""
+
+    index: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStats:
+    """What a run cost. ``counters`` are the machine's, by name, empty where time does not exist (golden)."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
+
+
+class Device(ABC):
+    """A machine with its DDR. Addresses are bytes; the model's DDR range must lie inside the device's."""
+
+    def __init__(self, config: NpuConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def write(self, address: int, content: bytes) -> None:
+        """Put ``content`` into DDR."""
+
+    @abstractmethod
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes of DDR."""
+
+    @abstractmethod
+    def execute(self, model: CompiledModel) -> RunStats:
+        """Open the windows, ring the doorbell, wait for the interrupt; raise `DeviceError` when the machine halts."""
+
+    def load(self, model: CompiledModel) -> None:
+        """Put constants and commands of ``model`` into DDR."""
+        if model.config != self.config:
+            raise DeviceError(
+                f"'{model.name}' was compiled for machine '{model.config.name}', this is '{self.config.name}'; "
+                "compile it for this machine"
+            )
+        for address, content in model.segments:
+            self.write(address, content)
+        self.write(model.ring_address, model.ring)
+
+    def infer(
+        self, model: CompiledModel, inputs: dict[str, NDArray[np.int8]]
+    ) -> tuple[dict[str, NDArray[np.int8]], RunStats]:
+        """One inference of a loaded model: outputs by tensor name, and what it cost."""
+        for binding in model.inputs:
+            if binding.name not in inputs:
+                raise DeviceError(f"input '{binding.name}' is missing; give an int8 array of shape {binding.shape}")
+            self.write(binding.address, binding.to_bytes(inputs[binding.name]))
+        stats = self.execute(model)
+        return {b.name: b.from_bytes(self.read(b.address, b.size)) for b in model.outputs}, stats
+
+
+class GoldenDevice(Device):
+    """The numpy model."""
+
+    def __init__(self, config: NpuConfig, *, ddr_base: int, ddr_bytes: int) -> None:
+        from headrace_sim.golden import GoldenMachine
+
+        super().__init__(config)
+        self._machine: GoldenMachine = GoldenMachine(config, ddr_base=ddr_base, ddr_bytes=ddr_bytes)
+
+    def write(self, address: int, content: bytes) -> None:
+        self._machine.write_ddr(address, content)
+
+    def read(self, address: int, size: int) -> bytes:
+        return self._machine.read_ddr(address, size)
+
+    def execute(self, model: CompiledModel) -> RunStats:
+        from headrace_sim.golden import Window
+
+        self._machine.windows = [Window(w.start >> 12, w.end >> 12, w.read, w.write) for w in model.windows]
+        result = self._machine.run(model.ring_address, model.count, ring_size=model.ring_log2)
+        if result.error is not None:
+            e = result.error
+            raise DeviceError(_halted(model, e.cause.name, e.index, e.engine.name, e.address))
+        if result.end_value != model.end_value:
+            raise DeviceError(f"the machine stopped without END ({result.end_value}); the command image is damaged")
+        return RunStats()
+
+
+def _halted(model: CompiledModel, cause: str, index: int, engine: str, address: int) -> str:
+    layer = next((layer.name for layer in model.layers if index in layer.commands), "none")
+    return f"the machine halted: {cause} in {engine} at command {index} (layer '{layer}'), address {address:#x}"
+
+
+def open_device(backend: str, model: CompiledModel) -> Device:
+    """A device of kind ``backend`` (golden or rtl) with DDR for ``model``, its constants and commands loaded."""
+    size = model.ddr_end - model.ddr_base
+    if backend == "golden":
+        device: Device = GoldenDevice(model.config, ddr_base=model.ddr_base, ddr_bytes=size)
+    else:
+        raise DeviceError(f"unknown backend '{backend}'; choose golden or rtl")
+    device.load(model)
+    return device
