@@ -1,6 +1,6 @@
 """The dataflow array: contexts of S columns applied to all beats of a command at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -15,18 +15,27 @@ __all__ = ["Beats", "DataflowArray"]
 
 @dataclass(frozen=True, kw_only=True)
 class Beats:
-    """Beats in order: x, y int32 [n, L]; idx (column memory index), lanes (valid lanes, bool) [n] and [n, L]."""
+    """Beats in order: x, y int32 [n, L]; idx [n], index into column memories; lanes bool [n, L], the valid ones;
+    number [n], which of the beats that entered this is or, after a reduction, was the last of.
+    """
 
     x: np.ndarray
     y: np.ndarray
     idx: np.ndarray
     lanes: np.ndarray
+    number: np.ndarray
 
     def __len__(self) -> int:
         return len(self.x)
 
     def select(self, step: slice) -> "Beats":
-        return Beats(x=self.x[step], y=self.y[step], idx=self.idx[step], lanes=self.lanes[step])
+        """Some of the beats."""
+        return Beats(**{f.name: getattr(self, f.name)[step] for f in fields(self)})
+
+    @classmethod
+    def join(cls, parts: "list[Beats]") -> "Beats":
+        """The beats of several passes in order."""
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +88,12 @@ class DataflowArray:
         """Contexts ctx .. ctx + wraps exist and the gasket holds the pass.
 
         Raises:
-            Fault: RANGE with the last context, or with the number of beats.
+            Fault: RANGE with the last context, or with the number of the first beat that does not fit the gasket.
         """
         if ctx + wraps >= len(self.contexts):
             raise Fault(Cause.RANGE, ctx + wraps)
         if wraps and longest_pass > self._gasket_beats:
-            raise Fault(Cause.RANGE, longest_pass)
+            raise Fault(Cause.RANGE, self._gasket_beats)
 
     def reduces(self, ctx: int, wraps: int) -> bool:
         """Whether any column reduces in contexts ctx .. ctx + wraps."""
@@ -96,7 +105,7 @@ class DataflowArray:
 
         Raises:
             Fault: RANGE with the word address of a column memory.
-            SequenceError: for an operation that does not exist or a reduction over no beats.
+            SequenceError: for an operation that does not exist.
         """
         for sub_pass in range(wraps + 1):
             for column in range(self._columns):
@@ -112,11 +121,10 @@ class DataflowArray:
         beats = replace(beats, y=result) if c.dst else replace(beats, x=result)
         if c.reduce == Reduce.NONE:
             return beats
-        if c.repeat == 0:
-            raise SequenceError(f"column {column}: a reduction over 0 beats")
-        groups = len(beats) // c.repeat
-        reduced = _reduce(Reduce(c.reduce), result[: groups * c.repeat].reshape(groups, c.repeat, -1))
-        beats = beats.select(slice(c.repeat - 1, groups * c.repeat, c.repeat))
+        repeat = max(c.repeat, 1)
+        groups = len(beats) // repeat
+        reduced = _reduce(Reduce(c.reduce), result[: groups * repeat].reshape(groups, repeat, self.lanes))
+        beats = beats.select(slice(repeat - 1, groups * repeat, repeat))
         return replace(beats, y=reduced) if c.dst else replace(beats, x=reduced)
 
     def _operand(self, column: int, c: _Context, source: int, beats: Beats) -> np.ndarray:

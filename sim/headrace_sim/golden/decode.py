@@ -52,14 +52,15 @@ def apply_patches(words: np.ndarray, patches: tuple[int, int], scalars: np.ndarr
     """The words after `payload word += scalar << shift` (modulo 2^32) for each enabled patch, in order.
 
     Raises:
-        Fault: MALFORMED when a patch names a word of the header or a register the machine lacks; at the patch's bit.
+        Fault: MALFORMED at the patch's bit, when it names a word of the header, a register the machine lacks, or has
+            bit 15 set.
     """
     out = words.copy()
     for number, patch in enumerate(patches):
         if not patch & 1:
             continue
         shift, register, word = patch >> 1 & 31, patch >> 6 & 15, patch >> 10 & 31
-        if word not in _PAYLOAD_WORDS or register >= len(scalars):
+        if word not in _PAYLOAD_WORDS or register >= len(scalars) or patch >> 15:
             raise Fault(Cause.MALFORMED, 96 + 16 * number)
         out[word] = (int(out[word]) + (int(scalars[register]) << shift)) & 0xFFFFFFFF
     return out

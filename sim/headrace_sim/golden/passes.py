@@ -1,6 +1,7 @@
 """EPILOGUE and VECTOR: beats into the dataflow array, and the sink behind it."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,17 +28,15 @@ def _sink(f: Fields, view: View, x: np.ndarray) -> np.ndarray:
 def epilogue(
     f: Fields, pad: Scratchpad, accumulators: Accumulators, dataflow: DataflowArray, config: NpuConfig
 ) -> None:
-    """Execute an EPILOGUE command.
+    """Execute an EPILOGUE command. What a reduction emits is written where the last beat it took would have been.
 
     Raises:
         Fault: TILE, RANGE.
-        SequenceError: when there are no tiles to drain, or a context reduces (an output would have no place).
+        SequenceError: when there are no tiles to drain.
     """
     shape = TileShape.of(f, config)
     cols, lanes, blocks = config.cols, config.vector_lanes, config.acc_beats
     dataflow.check(f["ctx"], f["wraps"], max(f["t_count"], f["t_last"]) * config.rows * blocks)
-    if dataflow.reduces(f["ctx"], f["wraps"]):
-        raise SequenceError("a context of EPILOGUE reduces")
     m = shape.pixels[:, None, None]  # every array below is [n, row, block, lane], broadcast
     block = np.arange(blocks)[:, None]
     within = block * lanes + np.arange(lanes)
@@ -58,10 +57,18 @@ def epilogue(
         y=np.broadcast_to(y, used.shape).reshape(-1, lanes),
         idx=idx.reshape(-1),
         lanes=used.reshape(-1, lanes),
+        number=np.arange(used.size // lanes),
     )
-    result = dataflow.run(beats, f["ctx"], f["wraps"])
+    passes = [beats]
+    if dataflow.reduces(f["ctx"], f["wraps"]):  # a reduction starts afresh in every tile
+        ends = np.cumsum([shape.row_groups(t) for t in range(shape.m_tiles)] * shape.n_tiles) * config.rows * blocks
+        passes = [beats.select(slice(start, end)) for start, end in pairwise([0, *ends.tolist()])]
+    result = Beats.join([dataflow.run(part, f["ctx"], f["wraps"]) for part in passes])
     out = View.of(f, "out_")
-    pad.write(out, m, channel * out.element_bytes, _sink(f, out, result.x).reshape(used.shape), used)
+    values, emitted = np.zeros(used.shape, np.int32), np.zeros(used.shape, bool)
+    values.reshape(-1, lanes)[result.number] = _sink(f, out, result.x)
+    emitted.reshape(-1, lanes)[result.number] = result.lanes
+    pad.write(out, m, channel * out.element_bytes, values, emitted)
 
 
 def _steps(f: Fields, counts: tuple[int, ...], name: str) -> np.ndarray:
@@ -95,7 +102,8 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
         return pad.read(view, _steps(f, counts, f"{name}_dp")[:, None], byte, used)
 
     y = stream("y") if f["y_enable"] else np.zeros((total, lanes), np.int32)
-    result = dataflow.run(Beats(x=stream("x"), y=y, idx=f["idx_base"] + k, lanes=used), f["ctx"], f["wraps"])
+    beats = Beats(x=stream("x"), y=y, idx=f["idx_base"] + k, lanes=used, number=np.arange(total))
+    result = dataflow.run(beats, f["ctx"], f["wraps"])
     placed = tuple(f[f"m{i}"] for i in range(3))
     if len(result) != np.prod(placed):
         raise SequenceError(f"VECTOR emits {len(result)} beats, its output loops place {np.prod(placed)}")
