@@ -270,7 +270,7 @@ def one_column(c: Fields, memory: Any, beats: list[Beat]) -> list[Beat]:
             combine = {Reduce.SUM: lambda p, q: signed(p + q, 32), Reduce.MAX: max, Reduce.MIN: min}[Reduce(how)]
             state = result if count == 0 else [combine(p, q) for p, q in zip(state, result)]
             count += 1
-            if count < c["repeat"]:
+            if count < c.get("repeat", 0):
                 continue
             result, count = state, 0
         x, y = (beat.x, result) if c.get("dst", 0) else (result, beat.y)
