@@ -15,16 +15,25 @@ from headrace_host.models.graph import Graph
 from headrace_host.models.tflite_import import load_tflite
 
 
-@pytest.fixture(scope="session")
-def reference() -> ModuleType:
-    """The module `reference` beside this file (pytest's importlib mode leaves test folders off the import path)."""
-    path = Path(__file__).with_name("reference.py")
-    spec = importlib.util.spec_from_file_location("headrace_firmware_reference", path)
+def _sibling(name: str) -> ModuleType:
+    """The module ``name`` beside this file (pytest's importlib mode leaves test folders off the import path)."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"headrace_firmware_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    return _sibling("reference")
+
+
+@pytest.fixture(scope="session")
+def graphs() -> ModuleType:
+    return _sibling("graphs")
 
 
 @pytest.fixture(scope="session")

@@ -13,15 +13,19 @@ from headrace_host.models.graph import (
     DepthwiseConv,
     FullyConnected,
     Graph,
+    MaxPool,
     Node,
     Reshape,
     Softmax,
+    Windowed,
 )
 
 Int8 = NDArray[np.int8]
 
 
-def _windows(graph: Graph, node: Conv2D | DepthwiseConv | AvgPool, image: Int8, fill: int) -> NDArray[np.int64]:
+def _windows(
+    graph: Graph, node: Conv2D | DepthwiseConv | AvgPool | MaxPool, image: Int8, fill: int
+) -> NDArray[np.int64]:
     """Padded input regrouped as [out_y, out_x, ky, kx, channel]."""
     p, k, s, d = node.padding, node.kernel, node.stride, node.dilation
     padded = np.pad(image[0].astype(np.int64), ((p.top, p.bottom), (p.left, p.right), (0, 0)), constant_values=fill)
@@ -39,7 +43,7 @@ def requantise(acc: NDArray[np.int64], constants: quantise.RequantConstants) -> 
 
 def conv(graph: Graph, node: Conv2D, image: Int8) -> Int8:
     weight = graph.tensors[node.inputs[1]].data.astype(np.int64)
-    windows = _windows(graph, node, image, graph.tensors[node.inputs[0]].zero_point)
+    windows = _windows(node, image, graph.tensors[node.inputs[0]].zero_point)
     filters, channels = weight.shape[0] // node.groups, weight.shape[3]
     groups = [
         np.einsum(
@@ -55,7 +59,7 @@ def conv(graph: Graph, node: Conv2D, image: Int8) -> Int8:
 
 def depthwise(graph: Graph, node: DepthwiseConv, image: Int8) -> Int8:
     weight = graph.tensors[node.inputs[1]].data.astype(np.int64)
-    windows = _windows(graph, node, image, graph.tensors[node.inputs[0]].zero_point)
+    windows = _windows(node, image, graph.tensors[node.inputs[0]].zero_point)
     return requantise(np.einsum("yxklc,ckl->yxc", windows, weight), quantise.requantisation(graph, node))[None]
 
 
@@ -73,9 +77,14 @@ def add(graph: Graph, node: Add, a: Int8, b: Int8) -> Int8:
 
 def average_pool(graph: Graph, node: AvgPool, image: Int8) -> Int8:
     c = quantise.average_pool(node)
-    total = _windows(graph, node, image, 0).sum(axis=(2, 3))
+    total = _windows(node, image, 0).sum(axis=(2, 3))
     quotient = np.sign(total) * ((np.abs(total) + c.count // 2) // c.count)
     return np.clip(quotient, c.act_min, c.act_max).astype(np.int8)[None]
+
+
+def maximum_pool(graph: Graph, node: MaxPool, image: Int8) -> Int8:
+    largest = _windows(node, image, -128).max(axis=(2, 3))
+    return np.clip(largest, node.act_min, node.act_max).astype(np.int8)[None]
 
 
 def softmax(graph: Graph, node: Softmax, vector: Int8) -> Int8:
@@ -101,6 +110,8 @@ def run_node(graph: Graph, node: Node, inputs: list[Int8]) -> Int8:
             return add(graph, node, *inputs)
         case AvgPool():
             return average_pool(graph, node, inputs[0])
+        case MaxPool():
+            return maximum_pool(graph, node, inputs[0])
         case Softmax():
             return softmax(graph, node, inputs[0])
         case Reshape():
