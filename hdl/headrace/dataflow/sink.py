@@ -1,0 +1,160 @@
+"""Exit of the column chain: where emitted beats go in the scratchpad."""
+
+from amaranth.hdl import Module, Mux, Shape, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from headrace.dataflow.beat import CHANNEL_BITS, PIXEL_BITS, Queue, beat_layout, vector_layout
+from headrace.dataflow.sources import view_fields
+from headrace.dataflow.stream_write import Conversion, StreamWrite, sink_layout
+from headrace.dataflow.walk import LoopNest, TileWalk
+from headrace.dataflow.words import request_layout
+from headrace.interfaces import ErrorLayout, SpadWrite, issued_layout
+from headrace.isa import BY_NAME
+from headrace.isa.layout import command_layout
+
+__all__ = ["Sink"]
+
+_COMMANDS = 4
+"""Commands of a queue that may be under way between source and sink."""
+
+
+class Sink(wiring.Component):
+    """Walks the output loops of both queues' commands, converts and writes beats in the order of their arrival.
+
+    epilogue, vector: commands in order of issue; each must be taken here before its first beat arrives. Beats of the
+    last sub-pass arrive on `i`, of which at most `credits` may be outstanding; `returns` counts the credits given back
+    this cycle. `done[queue]` pulses when a command's last write has been transferred.
+    """
+
+    def __init__(
+        self, *, rows: int, cols: int, accs: int, lanes: int, contexts: int, words: int, word_bytes: int, credits: int
+    ) -> None:
+        self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes}
+        self._spad = {"banks": rows, "words": words, "word_bytes": word_bytes}
+        self._lanes, self._credits = lanes, credits
+        self._stored = data.StructLayout(
+            {"x": vector_layout(lanes), "lanes": Shape.cast(range(lanes + 1)), "valid": 1, "last": 1, "queue": 1}
+        )
+        super().__init__(
+            {
+                "epilogue": In(stream.Signature(issued_layout(BY_NAME["EPILOGUE"]))),
+                "vector": In(stream.Signature(issued_layout(BY_NAME["VECTOR"]))),
+                "i": In(beat_layout(lanes=lanes, contexts=contexts)),
+                "returns": Out(2),
+                "port": Out(SpadWrite(**self._spad)),
+                "done": Out(2),
+                "error": Out(ErrorLayout),
+                "error_queue": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=Shape.cast(self._stored).width, depth=self._credits + 2)
+        m.submodules.write = write = StreamWrite(**self._spad, lanes=self._lanes)
+        connect(m, write.port, flipped(self.port))
+        tag, stored, keep, dropped = self.i.tag, Signal(self._stored), Signal(), Signal()
+        m.d.comb += [
+            keep.eq(tag.valid | tag.last | (tag.queue == Queue.EPILOGUE)),
+            fifo.w_en.eq(tag.present & ~tag.wrap & keep),
+            dropped.eq(tag.present & ~tag.wrap & ~keep),
+            stored.x.eq(self.i.x),
+            stored.lanes.eq(Mux(tag.valid, tag.lanes, 0)),
+            *(stored[name].eq(tag[name]) for name in ("valid", "last", "queue")),
+            fifo.w_data.eq(stored),
+        ]
+
+        head = data.View(self._stored, fifo.r_data)
+        request = Signal(request_layout(lanes=self._lanes, user=sink_layout(self._lanes)))
+        conversion = Signal(Conversion)
+        takes = [Signal(name=f"take_{q.name.lower()}") for q in Queue]
+        placed = [self._epilogue(m, takes[0], head), self._vector(m, takes[1], head)]
+        full, move = Signal(), Signal()
+        ready = Mux(head.queue, placed[1][0], placed[0][0])
+        m.d.comb += [
+            move.eq(~full | write.i.ready),
+            fifo.r_en.eq(move & ready),
+            *(take.eq(fifo.r_en & fifo.r_rdy & (head.queue == q)) for q, take in enumerate(takes)),
+            self.returns.eq((fifo.r_en & fifo.r_rdy) + dropped),
+            write.i.valid.eq(full),
+            write.i.payload.eq(request),
+            write.conversion.eq(conversion),
+            self.done.eq(write.done),
+            self.error.eq(write.error),
+            self.error_queue.eq(write.error_queue),
+        ]
+        with m.If(move):
+            m.d.sync += [
+                full.eq(fifo.r_rdy & ready),
+                request.lanes.eq(head.lanes),
+                request.user.x.eq(head.x),
+                request.user.queue.eq(head.queue),
+            ]
+            with m.Switch(head.queue):
+                for q, (_, command, index, pixel, channel, final) in enumerate(placed):
+                    with m.Case(q):
+                        view = view_fields(command, "out" if q == Queue.EPILOGUE else "o")
+                        m.d.sync += [
+                            *(getattr(request.at.view, name).eq(value) for name, value in view.items()),
+                            request.at.pixel.eq(pixel),
+                            request.at.channel.eq(channel),
+                            request.user.index.eq(index),
+                            request.user.done.eq(head.last & final),
+                            *(conversion[name].eq(command[name]) for name in ("zp", "lo", "hi")),
+                        ]
+        return m
+
+    def _commands(self, m: Module, name: str, ends: Signal) -> tuple[Signal, data.View, Signal, Signal, data.View]:
+        """Queue of commands and the current one: (active, command, its index, load, the command being loaded)."""
+        queue = getattr(self, name)
+        layout = issued_layout(BY_NAME[name.upper()])
+        m.submodules[f"{name}_commands"] = fifo = SyncFIFO(width=Shape.cast(layout).width, depth=_COMMANDS)
+        fresh = data.View(layout, fifo.r_data)
+        command, index = Signal(command_layout(BY_NAME[name.upper()]), name=f"{name}_command"), Signal(16)
+        active, load = Signal(name=f"{name}_active"), Signal(name=f"{name}_load")
+        m.d.comb += [
+            fifo.w_en.eq(queue.valid),
+            fifo.w_data.eq(queue.payload),
+            queue.ready.eq(fifo.w_rdy),
+            fifo.r_en.eq(~active | ends),
+            load.eq(fifo.r_en & fifo.r_rdy),
+        ]
+        with m.If(fifo.r_en):
+            m.d.sync += active.eq(fifo.r_rdy)
+        with m.If(load):
+            m.d.sync += [command.eq(fresh.cmd), index.eq(fresh.index)]
+        return active, command, index, load, fresh.cmd
+
+    def _epilogue(self, m: Module, take: Signal, head: data.View) -> tuple[Value, ...]:
+        """(ready, command, index, pixel, channel byte, last tile) of the next epilogue beat."""
+        m.submodules.tiles = walk = TileWalk(**self._tile)
+        ends = Signal()
+        active, command, index, load, _ = self._commands(m, "epilogue", ends)
+        names = ("n_tiles", "m_tiles", "m_count", "t_count", "t_last", "ilv", "channels")
+        m.d.comb += [
+            ends.eq(take & head.last & walk.final),
+            walk.load.eq(load),
+            walk.advance.eq(take),
+            *(getattr(walk, name).eq(command[name]) for name in names),
+        ]
+        channel = Mux(command.out_type[0], walk.channel << 2, walk.channel)
+        return active, command, index, command.out_p0 + walk.pixel, command.out_c0 + channel, walk.final
+
+    def _vector(self, m: Module, take: Signal, head: data.View) -> tuple[Value, ...]:
+        """(ready, command, index, pixel, channel byte, 1) of the next vector beat."""
+        m.submodules.loops = walk = LoopNest(loops=3, widths=(PIXEL_BITS, CHANNEL_BITS))
+        ends = Signal()
+        active, command, index, load, fresh = self._commands(m, "vector", ends)
+        m.d.comb += [
+            ends.eq(take & head.last),
+            walk.load.eq(load),
+            walk.advance.eq(take & head.valid),
+            walk.base_0.eq(fresh.o_p0),
+            walk.base_1.eq(fresh.o_c0),
+            *(walk.counts[i].eq(command[f"m{i}"]) for i in range(3)),
+            *(walk.steps_0[i].eq(command[f"o_dp{i}"]) for i in range(3)),
+            *(walk.steps_1[i].eq(command[f"o_dc{i}"]) for i in range(3)),
+        ]
+        return active, command, index, walk.position_0, walk.position_1, Value.cast(1)

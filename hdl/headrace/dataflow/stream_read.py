@@ -1,0 +1,114 @@
+"""A scratchpad stream: beats of elements read by address."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from headrace.dataflow.beat import vector_layout
+from headrace.dataflow.words import WordSequence, request_layout, rotate_bytes, word_layout
+from headrace.interfaces import SPAD_LATENCY, ErrorLayout, SpadRead
+from headrace.isa import Cause
+
+__all__ = ["StreamRead"]
+
+
+class StreamRead(wiring.Component):
+    """Reads each requested beat and delivers its elements as 32-bit lanes, in order.
+
+    I8 elements are sign-extended, 32-bit ones taken as they are (little endian); lanes from `lanes` on are 0, and a
+    beat without lanes reads nothing. One scratchpad word a cycle: a beat a cycle where beats do not straddle words.
+    A word outside the scratchpad raises RANGE (with its address and the request's command index) and is not read;
+    the stream then stays where it is. `BEATS` beats are read ahead of `o`.
+    """
+
+    BEATS = 8
+
+    def __init__(self, *, banks: int, words: int, word_bytes: int, lanes: int) -> None:
+        self._lanes, self._word_bytes = lanes, word_bytes
+        self._shape = {"banks": banks, "words": words, "word_bytes": word_bytes}
+        self._word = word_layout(**self._shape, lanes=lanes, user=16)
+        super().__init__(
+            {
+                "i": In(stream.Signature(request_layout(lanes=lanes, user=16))),
+                "port": Out(SpadRead(**self._shape)),
+                "o": Out(stream.Signature(vector_layout(lanes))),
+                "error": Out(ErrorLayout),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.sequence = sequence = WordSequence(**self._shape, lanes=self._lanes, user=16)
+        m.submodules.fifo = fifo = SyncFIFO(width=32 * self._lanes, depth=self.BEATS)
+        connect(m, flipped(self.i), sequence.i)
+        word = sequence.o.payload
+        taken, room = Signal(), Signal()
+        m.d.comb += [
+            self.port.req.valid.eq(sequence.o.valid & ~word.empty & ~word.bad & room),
+            self.port.req.payload.bank.eq(word.bank),
+            self.port.req.payload.addr.eq(word.addr),
+            sequence.o.ready.eq(room & ~word.bad & (word.empty | self.port.req.ready)),
+            taken.eq(sequence.o.valid & sequence.o.ready),
+            self.error.valid.eq(sequence.o.valid & word.bad),
+            self.error.cause.eq(Cause.RANGE),
+            self.error.index.eq(word.user),
+            self.error.address.eq(word.addr),
+        ]
+
+        # A place in the FIFO is taken with the first word of a beat and given back when the beat leaves.
+        free = Signal(range(self.BEATS + 1), init=self.BEATS)
+        begins, leaves = Signal(), Signal()
+        m.d.comb += [
+            room.eq((free != 0) | (word.number != 0)),
+            begins.eq(taken & (word.number == 0)),
+            leaves.eq(self.o.valid & self.o.ready),
+        ]
+        m.d.sync += free.eq(free - begins + leaves)
+
+        valid, arriving = taken, word
+        for stage in range(SPAD_LATENCY):
+            valid_next, next_word = Signal(name=f"valid_{stage}"), Signal(self._word, name=f"word_{stage}")
+            m.d.sync += [valid_next.eq(valid), next_word.eq(arriving)]
+            valid, arriving = valid_next, next_word
+        self._assemble(m, valid, arriving, fifo)
+        m.d.comb += [
+            self.o.valid.eq(fifo.r_rdy),
+            self.o.payload.eq(fifo.r_data),
+            fifo.r_en.eq(self.o.ready),
+        ]
+        return m
+
+    def _assemble(self, m: Module, arrives: Signal, word: data.View, fifo: SyncFIFO) -> None:
+        """Rotate a word so that its bytes lie at their place modulo W of the beat; merge it into the beat."""
+        size = self._word_bytes
+        held, valid = Signal(self._word), Signal()
+        rotated = Signal(8 * size)
+        m.d.sync += [
+            valid.eq(arrives),
+            held.eq(word),
+            rotated.eq(rotate_bytes(m, "rotated", self.port.data, word.offset, left=False)),
+        ]
+        # Byte b modulo W of the beat comes from the following word if it lies beyond the end of the first.
+        carries = Signal(8 * size)
+        m.d.comb += carries.eq(Cat((b + held.offset >= size).replicate(8) for b in range(size)))
+        chunks = []
+        for q in range(-(-4 * self._lanes // size)):
+            before, merged = Signal(8 * size, name=f"before_{q}"), Signal(8 * size, name=f"merged_{q}")
+            mask = Signal(8 * size, name=f"mask_{q}")
+            m.d.comb += [
+                mask.eq(Mux(held.number == q, ~carries, 0) | Mux(held.number == q + 1, carries, 0)),
+                merged.eq((before & ~mask) | (rotated & mask)),
+            ]
+            with m.If(valid):
+                m.d.sync += before.eq(merged)
+            chunks.append(merged)
+        m.d.comb += [
+            fifo.w_en.eq(valid & held.last),
+            fifo.w_data.eq(Cat(self._element(Cat(chunks), held, lane) for lane in range(self._lanes))),
+        ]
+
+    def _element(self, beat: Value, word: data.View, lane: int) -> Value:
+        narrow = beat[8 * lane : 8 * lane + 8].as_signed()
+        wide = beat[32 * lane : 32 * lane + 32].as_signed()
+        return Mux(word.lanes > lane, Mux(word.wide, wide, narrow), 0)[:32]

@@ -1,0 +1,164 @@
+"""Walkers through the loop nests of the EPILOGUE and VECTOR commands."""
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Const, Module, Mux, Shape, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from headrace.config import index_bits
+from headrace.dataflow.beat import CHANNEL_BITS, IDX_BITS, PIXEL_BITS
+
+__all__ = ["LoopNest", "TileWalk"]
+
+
+class LoopNest(wiring.Component):
+    """A nest of loops, loop 0 innermost, with positions that are linear in the loop counters.
+
+    position[c] = base[c] + sum over loops i of counter[i] * step[c][i]. `load` takes `base` and sets the counters to
+    zero; `advance` moves to the next iteration; `last` marks the final one. `counts` and `steps` must hold from the
+    cycle after `load` until the last `advance`. `load` and `advance` may coincide, `load` prevails.
+    """
+
+    def __init__(self, *, loops: int, widths: Sequence[int]) -> None:
+        self._loops, self._widths = loops, tuple(widths)
+        super().__init__(
+            {
+                "load": In(1),
+                "advance": In(1),
+                "last": Out(1),
+                "counts": In(data.ArrayLayout(16, loops)),
+                "counters": Out(data.ArrayLayout(16, loops)),
+                **{f"base_{c}": In(signed(w)) for c, w in enumerate(self._widths)},
+                **{f"steps_{c}": In(data.ArrayLayout(signed(16), loops)) for c in range(len(self._widths))},
+                **{f"position_{c}": Out(signed(w)) for c, w in enumerate(self._widths)},
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        at_end = Signal(self._loops)
+        m.d.comb += [
+            *(at_end[i].eq(self.counters[i] + 1 >= self.counts[i]) for i in range(self._loops)),
+            self.last.eq(at_end.all()),
+        ]
+        with m.If(self.load):
+            m.d.sync += self.counters.eq(0)
+        with m.Elif(self.advance):
+            self._count(m, at_end)
+        for c, width in enumerate(self._widths):
+            self._follow(m, c, width, at_end)
+        return m
+
+    def _count(self, m: Module, at_end: Signal) -> None:
+        for i in range(self._loops):
+            with m.If(at_end[:i].all()):
+                m.d.sync += self.counters[i].eq(Mux(at_end[i], 0, self.counters[i] + 1))
+
+    def _follow(self, m: Module, c: int, width: int, at_end: Signal) -> None:
+        """Position of coordinate c; for each loop the position at which its current iteration began."""
+        base, steps, position = (getattr(self, f"{name}_{c}") for name in ("base", "steps", "position"))
+        starts = [position, *(Signal(signed(width), name=f"start_{c}_{i}") for i in range(1, self._loops))]
+        with m.If(self.load):
+            m.d.sync += [start.eq(base) for start in starts]
+        with m.Elif(self.advance):
+            for i in range(self._loops):
+                moved = Signal(signed(width), name=f"moved_{c}_{i}")
+                m.d.comb += moved.eq(starts[i] + steps[i])
+                with m.If(at_end[:i].all() & ~at_end[i]):
+                    m.d.sync += [start.eq(moved) for start in starts[: i + 1]]
+
+
+class TileWalk(wiring.Component):
+    """The loop nest of EPILOGUE: n, mt, t, r, b.
+
+    `load` sets all counters to zero, `advance` moves to the next beat. Fields of the command must hold from the cycle
+    after `load` until the last `advance`; both may coincide, `load` prevails.
+
+    t, row, block: loop counters; pixel: m; inside: m < m_count; channel: n*C + b*L; lanes: valid lanes, 0 unless
+    inside; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: row groups of the tile; final: the last tile.
+    """
+
+    def __init__(self, *, rows: int, cols: int, accs: int, lanes: int) -> None:
+        self._rows, self._cols, self._lanes = rows, cols, lanes
+        self._blocks = -(-cols // lanes)
+        fields = {"n_tiles": 16, "m_tiles": 16, "m_count": 24, "t_count": 8, "t_last": 8, "ilv": 2, "channels": 16}
+        super().__init__(
+            {
+                "load": In(1),
+                "advance": In(1),
+                **{name: In(width) for name, width in fields.items()},
+                "t": Out(index_bits(accs)),
+                "row": Out(index_bits(rows)),
+                "block": Out(index_bits(self._blocks)),
+                "pixel": Out(PIXEL_BITS),
+                "channel": Out(CHANNEL_BITS - 3),
+                "lanes": Out(Shape.cast(range(lanes + 1))),
+                "idx": Out(IDX_BITS),
+                "first": Out(1),
+                "last": Out(1),
+                "t_used": Out(8),
+                "final": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        n, mt = Signal(16), Signal(16)
+        tile_pixel = Signal(PIXEL_BITS)
+        tile_channel = Signal.like(self.channel)
+        tile_idx = Signal(IDX_BITS)
+        end_n, end_m, end_t, end_r, end_b = (Signal(name=f"end_{v}") for v in ("n", "m", "t", "r", "b"))
+        m.d.comb += [
+            end_b.eq(self.block == self._blocks - 1),
+            end_r.eq(self.row == self._rows - 1),
+            end_t.eq(self.t + 1 >= self.t_used),
+            end_m.eq(mt + 1 >= self.m_tiles),
+            end_n.eq(n + 1 >= self.n_tiles),
+            self.t_used.eq(Mux(end_m, self.t_last, self.t_count)),
+            self.first.eq((self.t == 0) & (self.row == 0) & (self.block == 0)),
+            self.last.eq(end_b & end_r & end_t),
+            self.final.eq(end_m & end_n),
+        ]
+        with m.If(self.advance):
+            m.d.sync += [
+                self.block.eq(Mux(end_b, 0, self.block + 1)),
+                self.channel.eq(Mux(end_b, tile_channel, self.channel + self._lanes)),
+                self.idx.eq(Mux(end_b, tile_idx, self.idx + 1)),
+            ]
+            with m.If(end_b):
+                m.d.sync += self.row.eq(Mux(end_r, 0, self.row + 1))
+            with m.If(end_b & end_r):
+                m.d.sync += self.t.eq(Mux(end_t, 0, self.t + 1))
+            with m.If(self.last):
+                m.d.sync += [
+                    mt.eq(Mux(end_m, 0, mt + 1)),
+                    tile_pixel.eq(Mux(end_m, 0, tile_pixel + self.t_count * self._rows)),
+                ]
+            with m.If(self.last & end_m):
+                channel, idx = tile_channel + self._cols, tile_idx + self._blocks
+                m.d.sync += [n.eq(n + 1), tile_channel.eq(channel), tile_idx.eq(idx)]
+                m.d.sync += [self.channel.eq(channel), self.idx.eq(idx)]
+        with m.If(self.load):
+            counters = (n, mt, self.t, self.row, self.block, self.channel, self.idx)
+            m.d.sync += [s.eq(0) for s in (*counters, tile_pixel, tile_channel, tile_idx)]
+        self._place(m, tile_pixel)
+        return m
+
+    def _place(self, m: Module, tile_pixel: Signal) -> None:
+        """Pixel of the row in the tile, and how many lanes of the beat are valid."""
+        group, within = Signal(8), Signal(8)
+        in_tile, in_channels = Signal.like(self.lanes), Signal.like(self.lanes)
+        left_channels = Signal(signed(CHANNEL_BITS))
+        m.d.comb += [
+            group.eq(self.t >> self.ilv),
+            within.eq(self.t & ~(Const(0xFF, 8) << self.ilv)[:8]),
+            self.pixel.eq(tile_pixel + ((group * self._rows + self.row) << self.ilv) + within),
+            in_tile.eq(self._lanes),
+            left_channels.eq(self.channels - self.channel),
+            in_channels.eq(Mux(left_channels >= self._lanes, self._lanes, Mux(left_channels < 0, 0, left_channels))),
+        ]
+        with m.If(self.block == self._blocks - 1):
+            m.d.comb += in_tile.eq(self._cols - (self._blocks - 1) * self._lanes)
+        with m.If(self.pixel < self.m_count):
+            m.d.comb += self.lanes.eq(Mux((self.channels == 0) | (in_tile < in_channels), in_tile, in_channels))

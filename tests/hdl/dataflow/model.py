@@ -1,0 +1,123 @@
+"""EPILOGUE and VECTOR written from the command descriptions, beat by beat in plain Python and numpy."""
+
+import itertools
+
+import numpy as np
+
+from headrace.config import NpuConfig
+from headrace.isa import DataflowOp, Reduce, Source
+
+from .reference import lane_op
+
+
+class Model:
+    """Executes commands one after the other on its own scratchpad."""
+
+    def __init__(self, config: NpuConfig, spad: np.ndarray, contexts: dict, memory: np.ndarray | None) -> None:
+        self.c, self.spad, self.contexts = config, spad.copy(), contexts
+        self.memory = np.zeros((config.columns, config.column_words, config.vector_lanes), np.int64)
+        if memory is not None:
+            self.memory = memory.reshape(self.memory.shape)
+
+    def _byte(self, f: dict, view: str, pixel: int, channel: int) -> tuple[int, int, int]:
+        c, s = self.c, 1 << f.get(f"{view}_shift", 0)
+        addr = f.get(f"{view}_base", 0) + channel // c.word_bytes * f.get(f"{view}_plane", 0)
+        return pixel // s % c.rows, addr + pixel // (s * c.rows) * s + pixel % s, channel % c.word_bytes
+
+    def _size(self, f: dict, view: str) -> int:
+        return 4 if f.get(f"{view}_type", 0) else 1
+
+    def read(self, f: dict, view: str, pixel: int, channel: int, valid: list[bool]) -> np.ndarray:
+        out, size = np.zeros(len(valid), np.uint32), self._size(f, view)
+        for lane, use in enumerate(valid):
+            if use:
+                raw = bytes(self.spad[self._byte(f, view, pixel, channel + lane * size + i)] for i in range(size))
+                out[lane] = int.from_bytes(raw, "little", signed=True) & 0xFFFFFFFF
+        return out
+
+    def write(self, f: dict, view: str, pixel: int, channel: int, valid: list[bool], x: np.ndarray) -> None:
+        size = self._size(f, view)
+        for lane, use in enumerate(valid):
+            value = int(np.uint32(x[lane]).view(np.int32))
+            if size == 1:
+                value = min(max(value + f.get("zp", 0), f.get("lo", 0)), f.get("hi", 0))
+            for i in range(size if use else 0):
+                self.spad[self._byte(f, view, pixel, channel + lane * size + i)] = value >> 8 * i & 0xFF
+
+    def columns(self, beats: list[tuple], context: int) -> list[tuple]:
+        for column in range(self.c.columns):
+            k = self.contexts.get((context, column), {})
+            out, state, count = [], None, 0
+            for x, y, idx, valid in beats:
+                word = k.get("mem_base", 0) + (idx if k.get("mem_idx") else 0)
+                full = np.full(len(x), k.get("imm", 0) & 0xFFFFFFFF, np.uint32)
+                operands = {Source.X: x, Source.Y: y, Source.IMM: full}
+                if Source.MEM in (k.get("a"), k.get("b")):
+                    operands[Source.MEM] = (self.memory[column, word] & 0xFFFFFFFF).astype(np.uint32)
+                a, b = operands[Source(k.get("a", 0))], operands[Source(k.get("b", 0))]
+                r = lane_op(DataflowOp(k.get("op", 0)), a, b, np.int64(k.get("sh", 0)))
+                kind = Reduce(k.get("reduce", 0))
+                if kind != Reduce.NONE:
+                    value = r.view(np.int32).astype(np.int64)
+                    merge = {Reduce.SUM: np.add, Reduce.MAX: np.maximum, Reduce.MIN: np.minimum}[kind]
+                    state = value if count == 0 else merge(state, value)
+                    count = (count + 1) % k["repeat"]
+                    if count:
+                        continue
+                    r = (state & 0xFFFFFFFF).astype(np.uint32)
+                out.append((x, r, idx, valid) if k.get("dst") else (r, y, idx, valid))
+            beats = out
+        return beats
+
+    def run(self, beats: list[tuple], f: dict) -> list[tuple]:
+        for sub in range(f.get("wraps", 0) + 1):
+            beats = self.columns(beats, f.get("ctx", 0) + sub)
+        return beats
+
+    def vector(self, f: dict) -> None:
+        lanes, beats = self.c.vector_lanes, []
+        for i3, i2, i1, i0 in itertools.product(*(range(f.get(f"n{i}", 1)) for i in (3, 2, 1, 0))):
+            i = (i0, i1, i2, i3)
+            k = i[f.get("idx_loop", 0)]
+            valid = [f.get("channels", 0) == 0 or k * lanes + lane < f["channels"] for lane in range(lanes)]
+            values = []
+            for v in "xy":
+                pixel, channel = (
+                    f.get(f"{v}_{at}", 0) + sum(n * f.get(f"{v}_d{kind}{j}", 0) for j, n in enumerate(i))
+                    for kind, at in (("p", "p0"), ("c", "c0"))
+                )
+                use = v == "x" or f.get("y_enable", 0)
+                values.append(self.read(f, v, pixel, channel, valid if use else [False] * lanes))
+            beats.append((*values, f.get("idx_base", 0) + k, valid))
+        emitted = iter(self.run(beats, f))
+        for j in itertools.product(*(range(f.get(f"m{i}", 1)) for i in (2, 1, 0))):
+            x, _, _, valid = next(emitted)
+            pixel, channel = (
+                f.get(f"o_{at}", 0) + sum(n * f.get(f"o_d{kind}{i}", 0) for i, n in enumerate(reversed(j)))
+                for kind, at in (("p", "p0"), ("c", "c0"))
+            )
+            self.write(f, "o", pixel, channel, valid, x)
+        assert next(emitted, None) is None
+
+    def epilogue(self, f: dict, tiles: list[np.ndarray]) -> None:
+        c, lanes = self.c, self.c.vector_lanes
+        interleave = 1 << f.get("ilv", 0)
+        for n, mt in itertools.product(range(f["n_tiles"]), range(f["m_tiles"])):
+            tile, beats, places = tiles.pop(0), [], []
+            used = f["t_last"] if mt == f["m_tiles"] - 1 else f["t_count"]
+            for t, r, b in itertools.product(range(used), range(c.rows), range(c.acc_beats)):
+                m = mt * f["t_count"] * c.rows + t // interleave * c.rows * interleave + r * interleave + t % interleave
+                x, valid = np.zeros(lanes, np.uint32), []
+                for lane in range(lanes):
+                    inside = b * lanes + lane < c.cols
+                    channel = n * c.cols + b * lanes + lane
+                    valid.append(inside and m < f["m_count"] and (not f.get("channels") or channel < f["channels"]))
+                    if inside:
+                        x[lane] = tile[t, r, b * lanes + lane].view(np.uint32)
+                first = n * c.cols + b * lanes
+                at = f.get("res_p0", 0) + m, f.get("res_c0", 0) + first * self._size(f, "res")
+                y = self.read(f, "res", *at, valid if f.get("res_enable") else [False] * lanes)
+                beats.append((x, y, f.get("idx_base", 0) + n * c.acc_beats + b, valid))
+                places.append((f.get("out_p0", 0) + m, f.get("out_c0", 0) + first * self._size(f, "out")))
+            for (x, _, _, valid), (pixel, channel) in zip(self.run(beats, f), places):
+                self.write(f, "out", pixel, channel, valid, x)

@@ -1,0 +1,265 @@
+"""The dataflow array against a model written from the command descriptions."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.config import NpuConfig, machine
+from headrace.dataflow.array import DataflowArray
+from headrace.dataflow.column import Column
+from headrace.isa import Cause, DataflowOp, Reduce, Source
+
+from .bench import Bench
+from .model import Model
+
+IMM, MEM, X, Y = Source.IMM, Source.MEM, Source.X, Source.Y
+ODD = machine("odd")  # 3 columns of 2 lanes, 1 row, 3 MAC columns
+THIN = machine("thin")  # 2 columns of 3 lanes, 3 rows, 1 MAC column
+ONE = dataclasses.replace(THIN, name="one", columns=1, vector_lanes=1, cols=2, ring_bytes=512)
+WIDE = dataclasses.replace(ODD, name="wide", vector_lanes=4, rows=2, cols=4, accs=4, ring_bytes=512)
+
+
+def bits(value: float) -> int:
+    return int(np.float32(value).view(np.uint32))
+
+
+def signed_imm(value: int) -> int:
+    return value - (1 << 32) if value >> 31 else value
+
+
+def fill(bench: Bench, seed: int = 7) -> None:
+    rng = np.random.default_rng(seed)
+    bench.spad[:] = rng.integers(0, 256, bench.spad.shape)
+    c = bench.config
+    bench.memory = np.zeros((c.columns, c.column_words, c.vector_lanes), np.int64)
+    bench.memory[:, :16] = rng.integers(-(1 << 20), 1 << 20, bench.memory[:, :16].shape)
+
+
+def run(bench: Bench, **kwargs: Any) -> None:
+    """Run the bench and compare the whole scratchpad with the model, whatever the order of the queues."""
+    model = Model(bench.config, bench.spad, bench.contexts, bench.memory)
+    tiles = list(bench.tiles)
+    for name, fields in bench.commands:
+        if name == "VECTOR":
+            model.vector(fields)
+        else:
+            model.epilogue(fields, tiles)
+    bench.run(**kwargs)
+    assert not bench.errors
+    wrong = np.argwhere(bench.spad != model.spad)
+    assert not len(wrong), f"{len(wrong)} bytes differ, first [bank, word, byte] {wrong[:5].tolist()}"
+    assert sorted(i for i, _ in bench.finished) == list(range(len(bench.commands)))
+    for queue in ("EPILOGUE", "VECTOR"):
+        done = [i for i, name in bench.finished if name == queue]
+        assert done == sorted(done)
+
+
+EVERY = pytest.mark.parametrize("config", [ODD, THIN, ONE, WIDE], ids=lambda c: c.name)
+
+
+def add_streams(config: NpuConfig) -> dict[str, int]:
+    """x + y with a zero point, I8 to I8, 5 pixels of 9 channels, at offsets that straddle words."""
+    blocks, step = -(-9 // config.vector_lanes), config.vector_lanes
+    return {
+        "x_base": 2, "x_plane": 8, "x_shift": 1, "x_c0": 1, "y_base": 60, "y_plane": 7, "y_p0": 1, "y_c0": 3,
+        "o_base": 120, "o_plane": 9, "o_c0": 2, "o_shift": 0, "n0": blocks, "n1": 5, "x_dc0": step, "y_dc0": step,
+        "x_dp1": 1, "y_dp1": 2, "m0": blocks, "m1": 5, "o_dc0": step, "o_dp1": 1, "channels": 9, "y_enable": 1,
+        "zp": -3, "lo": -100, "hi": 90, "ctx": 0,
+    }  # fmt: skip
+
+
+def scale_wide(config: NpuConfig) -> dict[str, int]:
+    """fp32 in and out, one beat across several words, a per-channel vector from the column memory."""
+    blocks, step = -(-7 // config.vector_lanes), 4 * config.vector_lanes
+    return {
+        "ctx": 1, "x_type": 1, "o_type": 1, "x_base": 4, "x_plane": 6, "x_c0": 5, "x_dc0": step, "x_dp1": 3,
+        "o_base": 180, "o_plane": 5, "o_c0": 7, "o_dc0": step, "o_dp1": 1, "n0": blocks, "n1": 3, "m0": blocks,
+        "m1": 3, "channels": 7, "idx_base": 1, "idx_loop": 0,
+    }  # fmt: skip
+
+
+def average(config: NpuConfig) -> dict[str, int]:
+    """Sum over a window of 3 x 2, then divide in a later column; fewer beats are emitted than read."""
+    lanes = config.vector_lanes
+    return {
+        "ctx": 2, "x_base": 3, "x_plane": 16, "n0": 3, "n1": 2, "n2": 4, "n3": 2, "x_dp0": 1, "x_dp1": 7, "x_dp2": 2,
+        "x_dc3": lanes, "o_base": 260, "o_plane": 16, "m0": 4, "m1": 2, "o_dp0": 1, "o_dc1": lanes, "idx_loop": 3,
+        "channels": 2 * lanes - 1, "lo": -128, "hi": 127,
+    }  # fmt: skip
+
+
+def wrapped(config: NpuConfig) -> dict[str, int]:
+    """Three contexts after each other through the gasket, with a reduction in the first of them."""
+    return {
+        "ctx": 3, "wraps": 2, "y_enable": 1, "n0": 2, "n1": 6, "x_dp0": 1, "x_dp1": 2, "y_dp0": 2, "y_dp1": 1,
+        "y_base": 20, "m0": 6, "o_dp0": 1, "o_base": 300, "lo": -128, "hi": 127,
+    }  # fmt: skip
+
+
+def vector_contexts(config: NpuConfig) -> dict[tuple[int, int], dict[str, int]]:
+    last = config.columns - 1
+    contexts = {
+        (0, 0): {"op": DataflowOp.IADD, "a": X, "b": Y},
+        (1, last): {"op": DataflowOp.FMUL, "a": X, "b": MEM, "mem_base": 2, "mem_idx": 1},
+        (2, last): {"op": DataflowOp.IDIVR, "a": X, "b": IMM, "imm": 10923, "sh": 16},
+        (2, 0): {"reduce": Reduce.SUM, "repeat": 6},
+        (3, 0): {"op": DataflowOp.IADD, "a": X, "b": Y, "dst": 1, "reduce": Reduce.MAX, "repeat": 2},
+        (4, last): {"op": DataflowOp.IMUL, "a": Y, "b": IMM, "imm": 3},
+        (5, 0): {"op": DataflowOp.ISUB, "a": X, "b": Y},
+    }
+    return contexts
+
+
+@EVERY
+def test_vector_commands(config):
+    """Commands of all kinds back to back, with stalls on every port."""
+    bench = Bench(config, stall=0.3)
+    fill(bench)
+    bench.contexts = vector_contexts(config)
+    kinds = [add_streams, scale_wide, average, wrapped, average, add_streams, wrapped, scale_wide]
+    commands = [kind(config) for kind in kinds]
+    for i, command in enumerate(commands[4:]):
+        command["o_base"] = 340 + 90 * i
+    bench.commands = [("VECTOR", command) for command in commands]
+    run(bench)
+
+
+def epilogue_case(config: NpuConfig, rng: np.random.Generator, **more: int) -> tuple[dict[str, int], list[np.ndarray]]:
+    """3 n tiles, 2 m tiles, the last one short and not full."""
+    t_count, t_last = config.accs, max(1, config.accs - 2)
+    m_count = (t_count + t_last) * config.rows - (config.rows > 1)
+    fields = {
+        "n_tiles": 3, "m_tiles": 2, "t_count": t_count, "t_last": t_last, "m_count": m_count,
+        "channels": 3 * config.cols - 1, "out_base": 300, "out_plane": 12, "out_c0": 1, "out_p0": 1, "out_shift": 1,
+        "res_base": 10, "res_plane": 15, "res_p0": 2, "idx_base": 1, "zp": 4, "lo": -128, "hi": 127, **more,
+    }  # fmt: skip
+    tiles = [
+        rng.integers(-(1 << 17), 1 << 17, (t, config.rows, config.cols)).astype(np.int32)
+        for _ in range(3)
+        for t in (t_count, t_last)
+    ]
+    return fields, tiles
+
+
+@EVERY
+def test_epilogue(config):
+    """Narrow tiles with a residual, wide ones with a wide residual, and tiles without, back to back."""
+    rng = np.random.default_rng(5)
+    bench = Bench(config, stall=0.3)
+    fill(bench)
+    bench.contexts = {
+        (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": MEM, "mem_idx": 1, "sh": 10},
+        (0, config.columns - 1): {"op": DataflowOp.IADD, "a": X, "b": Y},
+    }
+    cases = [
+        epilogue_case(config, rng, res_enable=1),
+        epilogue_case(config, rng, res_enable=1, res_type=1, out_type=1, out_base=600),
+        epilogue_case(config, rng, out_base=900, out_plane=8),
+    ]
+    bench.commands = [("EPILOGUE", fields) for fields, _ in cases]
+    bench.tiles = [tile for _, tiles in cases for tile in tiles]
+    run(bench)
+
+
+def test_epilogue_interleaved_pixels():
+    """Row groups of 4 consecutive pixels a row, wraps, no residual."""
+    config = WIDE
+    bench = Bench(config)
+    fill(bench)
+    bench.contexts = {
+        (0, 1): {"op": DataflowOp.I2F, "a": X},
+        (0, 2): {"op": DataflowOp.FMUL, "a": X, "b": IMM, "imm": signed_imm(bits(1 / 700))},
+        (1, 0): {"op": DataflowOp.F2IC, "a": X, "b": IMM, "imm": signed_imm(100 << 16 | 0xFF90)},
+    }
+    fields, tiles = epilogue_case(config, np.random.default_rng(6), ilv=2, t_count=4, t_last=4, m_count=15, wraps=1)
+    tiles = [np.random.default_rng(i).integers(-90_000, 90_000, (4, 2, 4)).astype(np.int32) for i in range(6)]
+    bench.commands, bench.tiles = [("EPILOGUE", fields)], tiles
+    run(bench)
+
+
+def test_both_queues():
+    """Long vector passes give way to epilogue tiles at chunk boundaries; reductions of both queues do not mix."""
+    config = ODD
+    rng = np.random.default_rng(8)
+    bench = Bench(config, tile_interval=150)
+    fill(bench)
+    bench.contexts = {
+        (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": IMM, "sh": 8},
+        (1, 0): {"reduce": Reduce.SUM, "repeat": 100},
+    }
+    fields, tiles = epilogue_case(config, rng, out_base=200, out_plane=20)
+    vector = {
+        "ctx": 1, "n0": 100, "n1": 6, "x_dp0": 1, "x_dc1": 1, "x_plane": 100, "m0": 6, "o_dp0": 1, "o_type": 1,
+        "o_base": 600, "o_plane": 10,
+    }  # fmt: skip
+    bench.commands, bench.tiles = [("VECTOR", vector), ("EPILOGUE", fields), ("VECTOR", vector)], tiles
+    run(bench)
+    assert [name for _, name in bench.finished] == ["EPILOGUE", "VECTOR", "VECTOR"]
+
+
+def test_one_beat_a_cycle():
+    """Aligned I8 beats of consecutive commands and tiles enter the columns without a bubble."""
+    config = WIDE
+    bench = Bench(config)
+    fill(bench)
+    command = {
+        "n0": 2, "n1": 40, "x_dc0": 4, "x_dp1": 1, "m0": 2, "m1": 40, "o_dc0": 4, "o_dp1": 1, "o_base": 100,
+        "y_enable": 1, "y_base": 40, "y_dp1": 1, "y_dc0": 4, "lo": -128, "hi": 127,
+    }  # fmt: skip
+    bench.contexts = {(0, 1): {"op": DataflowOp.IADD, "a": X, "b": Y}}
+    bench.commands = [("VECTOR", command), ("VECTOR", {**command, "o_base": 200}), ("VECTOR", command)]
+    run(bench)
+    assert len(bench.beats) == 240
+    assert bench.beats[-1] - bench.beats[0] == 239
+
+
+def test_tiles_follow_each_other():
+    """A tile costs its beats and at most three cycles."""
+    config = WIDE
+    bench = Bench(config)
+    fill(bench)
+    fields, tiles = epilogue_case(config, np.random.default_rng(3), out_c0=0)
+    bench.commands, bench.tiles = [("EPILOGUE", fields)] * 2, tiles * 2
+    run(bench)
+    beats = 2 * sum(len(t) * config.rows * config.acc_beats for t in tiles)
+    assert len(bench.beats) == beats
+    assert bench.beats[-1] - bench.beats[0] < beats + 3 * 2 * len(tiles)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause", "address"),
+    [
+        ({"x_base": ODD.bank_words - 2, "n0": 5, "x_dp0": 1}, Cause.RANGE, ODD.bank_words),
+        ({"o_base": ODD.bank_words - 1, "n0": 2, "m0": 2, "o_dp0": 1}, Cause.RANGE, ODD.bank_words),
+        ({"x_c0": 7, "x_plane": ODD.bank_words}, Cause.RANGE, ODD.bank_words),
+        ({"x_c0": 8, "x_plane": 65535}, Cause.RANGE, 65535),
+        ({"x_dp0": -1, "n0": 2, "y_enable": 1}, Cause.RANGE, None),
+        ({"ctx": 7, "wraps": 1}, Cause.RANGE, 8),
+        ({"wraps": 1, "n0": ODD.gasket_beats + 1, "m0": ODD.gasket_beats + 1}, Cause.RANGE, None),
+    ],
+)
+def test_vector_errors(fields, cause, address):
+    bench = Bench(ODD)
+    bench.commands = [("VECTOR", {"o_base": 100}), ("VECTOR", fields)]
+    bench.run(cycles=500)
+    assert bench.errors["VECTOR"][:2] == (cause, 1)
+    assert address is None or bench.errors["VECTOR"][2] == address
+
+
+def test_tile_shape_error():
+    bench = Bench(ODD)
+    fields, tiles = epilogue_case(ODD, np.random.default_rng(3))
+    bench.commands, bench.tiles = [("EPILOGUE", fields)], [tiles[0], tiles[0]]
+    bench.run(cycles=500)
+    assert bench.errors["EPILOGUE"] == (Cause.TILE, 0, ODD.accs)
+
+
+def test_clear():
+    """After `clear` in the middle of everything the array works as after reset; memories keep their contents."""
+    assert Column.LATENCY == 8
+    with pytest.raises(ValueError, match="at least one column"):
+        DataflowArray(
+            rows=1, cols=1, accs=1, columns=0, lanes=1, contexts=1, column_words=1, gasket_beats=1, words=16, word_bytes=4
+        )  # fmt: skip
