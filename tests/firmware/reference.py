@@ -23,9 +23,7 @@ from headrace_host.models.graph import (
 Int8 = NDArray[np.int8]
 
 
-def _windows(
-    graph: Graph, node: Conv2D | DepthwiseConv | AvgPool | MaxPool, image: Int8, fill: int
-) -> NDArray[np.int64]:
+def _windows(node: Windowed, image: Int8, fill: int) -> NDArray[np.int64]:
     """Padded input regrouped as [out_y, out_x, ky, kx, channel]."""
     p, k, s, d = node.padding, node.kernel, node.stride, node.dilation
     padded = np.pad(image[0].astype(np.int64), ((p.top, p.bottom), (p.left, p.right), (0, 0)), constant_values=fill)
