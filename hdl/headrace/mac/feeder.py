@@ -75,22 +75,23 @@ class Feeder(wiring.Component):
                     "rows": data.ArrayLayout(ROW, self._rows),
                     "plane": 24,
                     "step": step_layout(accs=self._accs),
+                    "job": FEED_JOB,
                 }
             )
         )
-        job, placed, ready = Signal(FEED_JOB), Signal(), Signal()
-        self._walk(m, job, position, placed, ready)
-        self._locate(m, job, position, placed, ready, gather)
+        placed, ready = Signal(), Signal()
+        self._walk(m, position, placed, ready)
+        self._locate(m, position, placed, ready, gather)
         return m
 
-    def _walk(self, m: Module, job: Any, position: Any, placed: Signal, ready: Signal) -> None:
+    def _walk(self, m: Module, position: Any, placed: Signal, ready: Signal) -> None:
         """Loop over tiles, entries and row groups; `position` holds a step's coordinates while `placed`."""
         m.submodules.entry = entry = EntryLoop()
         t, first, enter, t_last = Signal(range(self._accs)), Signal(init=1), Signal(), Signal()
         dy, dx, offset, row_offset = Signal(COORD_BITS), Signal(COORD_BITS), Signal(PIXEL_BITS), Signal(PIXEL_BITS)
         plane, group_base, next_base, dil_row = Signal(24), Signal(24), Signal(24), Signal(PIXEL_BITS)
         step_x = Signal(range(max(16, self._pixels + 1)))
-        running = Signal()
+        job, running, finished = Signal(FEED_JOB), Signal(), Signal()
         m.d.comb += [
             entry.kh.eq(job.kh),
             entry.kx_count.eq(kernel_chunks(job, self._word_bytes)),
@@ -101,21 +102,9 @@ class Feeder(wiring.Component):
             entry.next.eq(enter & t_last),
             self.tile.ready.eq(enter & t_last & entry.last),
             self.t.eq(t),
+            finished.eq(self.tile.ready & self.tile.payload.last),
+            self.job.ready.eq(~running | finished),
         ]
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += self.job.ready.eq(~placed)  # the last step of the job before still needs its fields
-                with m.If(self.job.valid & self.job.ready):
-                    m.d.sync += job.eq(self.job.payload)
-                    m.next = "PREPARE"
-            with m.State("PREPARE"):
-                first_plane = (job.in_c0 >> (self._word_bytes.bit_length() - 1)) * job.in_plane
-                m.d.sync += [dil_row.eq(job.dil_y * job.in_w), plane.eq(first_plane), group_base.eq(first_plane)]
-                m.next = "RUN"
-            with m.State("RUN"):
-                m.d.comb += running.eq(1)
-                with m.If(self.tile.ready & self.tile.payload.last):
-                    m.next = "IDLE"
         self._groups(m, job, group_base, next_base)
 
         with m.If(ready):
@@ -123,12 +112,13 @@ class Feeder(wiring.Component):
         with m.If(enter):
             m.d.sync += t.eq(Mux(t_last, 0, t + 1))
             m.d.sync += [
+                position.job.eq(job),
                 position.plane.eq(plane),
                 position.step.t.eq(t),
                 position.step.first.eq(first),
                 position.step.entry_last.eq(t_last),
                 position.step.tile_last.eq(self.tile.ready),
-                position.step.last.eq(self.tile.ready & self.tile.payload.last),
+                position.step.last.eq(finished),
             ]
             for r in range(self._rows):
                 m.d.sync += [
@@ -146,6 +136,12 @@ class Feeder(wiring.Component):
                 m.d.sync += offset.eq(row_offset + dil_row)
             with m.If(entry.last):
                 m.d.sync += [dy.eq(0), row_offset.eq(0), offset.eq(0)]
+        with m.If(self.job.ready):
+            new: Any = self.job.payload
+            first_plane = Signal(24)
+            m.d.comb += first_plane.eq((new.in_c0 >> (self._word_bytes.bit_length() - 1)) * new.in_plane)
+            m.d.sync += [running.eq(self.job.valid), job.eq(new), dil_row.eq(new.dil_y * new.in_w)]
+            m.d.sync += [plane.eq(first_plane), group_base.eq(first_plane)]
 
     def _groups(self, m: Module, job: Any, group_base: Signal, next_base: Signal) -> None:
         """`next_base`: plane offset of the next kernel position, which may be the first of another group."""
@@ -160,9 +156,10 @@ class Feeder(wiring.Component):
             with m.If(self.tile.payload.last):
                 m.d.sync += in_group.eq(0)
 
-    def _locate(self, m: Module, job: Any, position: Any, placed: Signal, ready: Signal, gather: Gather) -> None:
+    def _locate(self, m: Module, position: Any, placed: Signal, ready: Signal, gather: Gather) -> None:
         """Bank and address of every row's word, what of it is inside, and the range check."""
         second = Signal()
+        job = position.job
         access = gather.access.payload
         errors, words = Signal(self._rows), []
         m.d.comb += [
@@ -182,10 +179,8 @@ class Feeder(wiring.Component):
             row, out = position.rows[r], access.rows[r]
             inside = self._inside(m, job, row, r)
             log2 = self._pixels.bit_length() - 1
-            shift, halves = (
-                Signal(index_bits(self._pixels), name=f"shift_{r}"),
-                Signal(2 * self._pixels, name=f"halves_{r}"),
-            )
+            shift = Signal(index_bits(self._pixels), name=f"shift_{r}")
+            halves = Signal(2 * self._pixels, name=f"halves_{r}")  # inside, placed in the two words
             word = Signal(signed(PIXEL_BITS + 1), name=f"word_{r}")
             m.d.comb += [
                 shift.eq(Mux(job.fold, row.pixel[:log2], 0)),
