@@ -1,0 +1,77 @@
+"""Checks of command images."""
+
+import re
+
+import pytest
+
+from headrace.config import machine
+from headrace.isa.assembler import Program
+from headrace.isa.check import check, problems
+
+CONFIG = machine("tiny")  # R = C = 2, K = 2, T = 4, ring of 64 entries
+
+GOOD = """
+LOAD n0=16 pix_bytes=4 signal=[0]
+WEIGHT entries=18 tag=7
+MAC kh=3 kw=3 cw=1 n_tiles=2 m_tiles=2 t_count=4 t_last=2 m_count=11 replay=1 in_w=5 tag=7 wait=[0] signal=[1]
+EPILOGUE n_tiles=2 m_tiles=2 t_count=4 t_last=2 m_count=11 wait=[1] signal=[2]
+STORE n0=16 pix_bytes=4 wait=[2]
+END value=1
+"""
+
+
+def test_a_valid_image_has_no_problems() -> None:
+    check(Program.from_text(GOOD), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "index", "message"),
+    [
+        ("wait=[0] ", "wait=[3] ", 2, "waits for token 3"),
+        ("wait=[2]", "", 6, "token 2 is left"),
+        ("STORE n0=16 pix_bytes=4 wait=[2]", "VECTOR wait=[2] signal=[1]\nVECTOR wait=[1]", 4, "produced by MAC"),
+        ("wait=[1] signal=[2]", "wait=[1, 0] signal=[2]", 3, "consumed by MAC"),
+        ("t_last=2 m_count=11 wait", "t_last=3 m_count=11 wait", 3, "EPILOGUE.t_last"),
+        ("STORE n0=16 pix_bytes=4", "MAC", 4, "more than there are"),
+        ("END value=1", "EPILOGUE", 5, "EPILOGUE without a MAC"),
+        ("t_last=2 m_count=11 replay", "t_last=1 m_count=11 replay", 2, "do not cover"),
+        ("entries=18", "entries=17", 2, "1 more than there are"),
+        ("entries=18", "entries=19", 6, "1 weight entries are left"),
+        ("entries=18 tag=7", "entries=18 tag=6", 2, "MAC.tag is 7"),
+        ("entries=18", "ddr=2 entries=18", 1, "aligned"),
+        ("entries=18", "entries=18 repeat=0", 1, "WEIGHT.repeat"),
+        ("kh=3 kw=3 cw=1", "kh=5 kw=13 cw=1", 2, "needs 65 weight entries"),
+        ("t_count=4", "t_count=5", 2, "MAC.t_count"),
+        ("replay=1", "replay=1 ilv=2", 2, "multiple of 2"),
+        ("replay=1", "replay=1 fold=1 dil_x=2", 2, "fold needs"),
+        ("n0=16 pix_bytes=4 signal", "dest=COLUMN n0=18 pix_bytes=4 signal", 0, "LOAD.n0"),
+        ("END", "VECTOR n0=65 wraps=1\nEND", 5, "gasket"),
+        ("END", "VECTOR n0=5 ctx=7 wraps=1\nEND", 5, "context 8"),
+        ("END", "SCALAR patch0=0xC01\nEND", 5, "patch0 changes"),
+    ],
+)
+def test_a_broken_rule_is_reported(old: str, new: str, index: int, message: str) -> None:
+    assert old in GOOD
+    found = problems(Program.from_text(GOOD.replace(old, new, 1)), CONFIG)
+    assert any(p.index == index and re.search(message, p.message) for p in found), [str(p) for p in found]
+    with pytest.raises(ValueError, match=message):
+        check(Program.from_text(GOOD.replace(old, new, 1)), CONFIG)
+
+
+def test_tokens_overflow() -> None:
+    program = Program()
+    for _ in range(256):
+        program.append("LOAD", n0=4, pix_bytes=4, signal=[0])
+    assert [p.index for p in problems(program, CONFIG)] == [255, 256]
+
+
+def test_held_entries_serve_the_next_mac() -> None:
+    shape = "n_tiles=1 m_tiles=1 t_count=1 t_last=1 m_count=2"
+    use = f"MAC cw=3 {shape}\nEPILOGUE {shape}\n"
+    held = use.replace("cw=3", "cw=3 hold=1")
+    assert problems(Program.from_text("WEIGHT entries=3\n" + held + held + use), CONFIG) == []
+    assert problems(Program.from_text("WEIGHT entries=3\n" + held + use + use), CONFIG) != []
+
+
+def test_patched_fields_are_left_to_the_machine() -> None:
+    check(Program.from_text("LOAD n0=16 pix_bytes=4 n1=0 patch0=s1@n1\nVECTOR n0=9999 wraps=1 patch0=s2@n0\n"), CONFIG)
