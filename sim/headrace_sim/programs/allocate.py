@@ -17,7 +17,7 @@ class NoRoom(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A view whose words are its own: `pixels` pixels of `channels` bytes in `planes` planes.
+    """A view whose words are its own: `pixels` pixels of `channels` bytes, from byte `c0`, in `planes` planes.
 
     `dtype` is the type of its elements; `channels` counts bytes.
     """
@@ -29,11 +29,12 @@ class Tensor:
     pixels: int
     channels: int
     planes: int
+    c0: int = 0
     dtype: DType = DType.I8
 
     def view(self, prefix: str = "", *, typed: bool = False) -> dict[str, int]:
         """The view's fields in a command."""
-        fields = {"base": self.base, "plane": self.plane, "shift": self.shift, "p0": self.p0, "c0": 0}
+        fields = {"base": self.base, "plane": self.plane, "shift": self.shift, "p0": self.p0, "c0": self.c0}
         return {f"{prefix}{k}": v for k, v in (fields | ({"type": self.dtype} if typed else {})).items()}
 
 
@@ -83,18 +84,21 @@ class OnChip:
         """Undo every allocation since the snapshot."""
         self._spad.free, self._column_words.free, self._contexts.free = (list(f) for f in free)
 
-    def tensor(self, *, pixels: int, channels: int, dtype: DType = DType.I8, planes: int = 0) -> Tensor:
-        """Room for a tensor with a random layout; at least `planes` planes."""
+    def tensor(self, *, pixels: int, channels: int, dtype: DType = DType.I8, aligned: bool = False) -> Tensor:
+        """Room for a tensor with a random layout; `aligned`: its channels start on a word."""
         config, rng = self._config, self._rng
         shift = int(rng.choice([0, 1, 2, 3], p=[0.5, 0.3, 0.15, 0.05]))
         p0 = int(rng.integers(0, 4)) if rng.random() < 0.3 else 0
-        planes = max(planes, -(-channels // config.word_bytes))
+        c0 = 0
+        if not aligned and rng.random() < 0.25:
+            size = 4 if dtype == DType.B32 else 1
+            c0 = int(rng.integers(0, config.word_bytes // size + 1)) * size
+        planes = -(-(c0 + channels) // config.word_bytes)
         words = -(-(p0 + pixels) // (config.rows << shift)) << shift
         plane = words + (int(rng.integers(0, 3)) if rng.random() < 0.3 else 0)
         base = self._spad.take(rng, planes * plane)
-        return Tensor(
-            base=base, plane=plane, shift=shift, p0=p0, pixels=pixels, channels=channels, planes=planes, dtype=dtype
-        )
+        place = {"base": base, "plane": plane, "shift": shift, "p0": p0, "c0": c0}
+        return Tensor(**place, pixels=pixels, channels=channels, planes=planes, dtype=dtype)
 
     def column_words(self, count: int) -> int:
         """First of `count` words, the same in every column."""

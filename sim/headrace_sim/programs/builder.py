@@ -20,12 +20,14 @@ __all__ = ["Atom", "Builder", "Layer", "PlacedChain"]
 class Atom:
     """Commands that follow each other in the ring; `weights` come some time before, in the order of their MACs.
 
-    `holds`: the weights stay in the ring, so the next MAC must be this layer's.
+    `holds`: the weights stay in the ring, so the next MAC must be this layer's. `stored`: the layer stores the weights
+    itself before.
     """
 
     operations: list[Operation]
     weights: list[Operation] = field(default_factory=list)
     holds: bool = False
+    stored: bool = False
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Builder:
         patches: tuple[Patch, ...] = (),
     ) -> Operation:
         """A command of the current unit, not yet in the layer."""
-        fields = {k: int(v) for k, v in fields.items()} | {"label": self._unit}
+        fields = {k: int(v) for k, v in fields.items()}
         operation = Operation.make(self.space, name, fields, columns=columns, patches=patches)
         operation.unit = self._unit
         return operation
@@ -87,9 +89,9 @@ class Builder:
 
     def fill(self, tensor: Tensor, *, first: int = 0, value: int | None = None) -> None:
         """Fill the channel bytes from `first` to the end of the last plane, of every pixel."""
-        tail = tensor.planes * self.config.word_bytes - first
+        tail = tensor.planes * self.config.word_bytes - tensor.c0 - first
         if tail:
-            view = tensor.view() | {"c0": first}
+            view = tensor.view() | {"c0": tensor.c0 + first}
             value = self.pick(0, 255) if value is None else value
             self.emit("LOAD", view | {"n0": tail * tensor.pixels, "pix_bytes": tail, "fill": 1, "fill_value": value})
 

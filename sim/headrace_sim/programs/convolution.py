@@ -135,11 +135,12 @@ def _input(build: Builder, shape: _Shape, source: Tensor | None) -> Tensor:
         return source
     if shape.fold:
         per_word = word_bytes // FOLDED_PIXEL
-        tensor = build.chip.tensor(pixels=-(-shape.in_h * shape.in_w // per_word), channels=word_bytes)
+        tensor = build.chip.tensor(pixels=-(-shape.in_h * shape.in_w // per_word), channels=word_bytes, aligned=True)
         load_tensor(build, tensor)
         return tensor
     slack = build.pick(0, word_bytes - 1) if build.chance(0.5) else 0
-    tensor = build.chip.tensor(pixels=shape.in_h * shape.in_w, channels=shape.planes * word_bytes - slack)
+    planes = shape.planes + int(build.chance(0.3))
+    tensor = build.chip.tensor(pixels=shape.in_h * shape.in_w, channels=planes * word_bytes - slack, aligned=True)
     build.fill(tensor, first=tensor.channels)
     load_tensor(build, tensor)
     return tensor
@@ -222,7 +223,8 @@ def _commands(
     tilings = [_tiling(build, pixels, placed.wraps) for _, pixels in chunks]
     hold = len(chunks) > 1 and total <= config.ring_entries and build.chance(0.7)
     tag = build.pick(0, 255)
-    address = _weights(build, shape)
+    stored = build.chance(0.15)
+    address = _stored_weights(build, shape) if stored else _weights(build, shape)
     sink = _sink(build)
     for number, ((first_row, _), tiling) in enumerate(zip(chunks, tilings)):
         last = number == len(chunks) - 1
@@ -241,17 +243,32 @@ def _commands(
             [build.make("MAC", mac), build.make("EPILOGUE", epilogue, columns=placed.columns)],
             weights,
             holds=hold and not last,
+            stored=stored,
         )
         build.layer.atoms.append(atom)
-        if not hold and build.chance(0.5):
+        if not hold and not stored and build.chance(0.5):
             address = _weights(build, shape)
+
+
+def _weight_bytes(build: Builder, shape: _Shape) -> int:
+    config = build.config
+    return shape.n_tiles * shape.entries(config.word_bytes) * config.entry_beats * config.axi_bytes
 
 
 def _weights(build: Builder, shape: _Shape) -> int:
     """Address of random entries of all n tiles."""
-    config = build.config
-    entry_bytes = config.entry_beats * config.axi_bytes
-    return build.ddr.place_input(shape.n_tiles * shape.entries(config.word_bytes) * entry_bytes, align=config.axi_bytes)
+    return build.ddr.place_input(_weight_bytes(build, shape), align=build.config.axi_bytes)
+
+
+def _stored_weights(build: Builder, shape: _Shape) -> int:
+    """As `_weights`, but the machine writes them: activations that become weights, as in attention."""
+    size = _weight_bytes(build, shape)
+    channels = build.pick(1, 2 * build.config.word_bytes)
+    tensor = build.chip.tensor(pixels=-(-size // channels), channels=channels)
+    load_tensor(build, tensor)
+    address = build.ddr.place_output(size, align=build.config.axi_bytes)
+    build.emit("STORE", tensor.view() | {"ddr": address, "n0": size, "pix_bytes": channels})
+    return address
 
 
 def _weight_commands(

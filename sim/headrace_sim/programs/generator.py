@@ -138,6 +138,7 @@ def _random_layer(
         for atom in build.layer.atoms:
             for operation in (*atom.operations, *atom.weights):
                 operation.layer = number
+                operation.fields["label"] = number << 8 | operation.unit
         return build.layer
     return None
 
@@ -146,8 +147,8 @@ def _kind(build: Builder, sources: tuple[Tensor, ...]) -> Callable[[Builder], No
     draw = build.rng.random()
     source = sources[build.pick(0, len(sources) - 1)] if sources and build.chance(0.5) else None
     if draw < 0.45:
-        bytes_only = source if source is not None and source.dtype == DType.I8 else None
-        return lambda b: convolution(b, bytes_only)
+        suits = source is not None and source.dtype == DType.I8 and not source.c0
+        return lambda b: convolution(b, source if suits else None)
     if draw < 0.8:
         return lambda b: vector(b, source)
     return walks

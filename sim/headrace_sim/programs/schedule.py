@@ -38,7 +38,9 @@ def ring_order(atoms: Sequence[Atom], *, queue_depth: int, rng: np.random.Genera
     out: list[Operation] = []
     eager = rng.random()
     for number, atom in enumerate(atoms):
-        while waiting and (waiting[0][0] == number or (len(ahead) < queue_depth and rng.random() < eager)):
+        while waiting and (
+            waiting[0][0] == number or _early(atoms[waiting[0][0]], len(ahead), queue_depth, rng, eager)
+        ):
             owner, weight = waiting.popleft()
             ahead.append(owner)
             out.append(weight)
@@ -46,3 +48,8 @@ def ring_order(atoms: Sequence[Atom], *, queue_depth: int, rng: np.random.Genera
         while ahead and ahead[0] <= number:
             ahead.popleft()
     return out
+
+
+def _early(atom: Atom, ahead: int, queue_depth: int, rng: np.random.Generator, eager: float) -> bool:
+    """Whether a weight command of a later atom goes into the ring now."""
+    return not atom.stored and ahead < queue_depth and bool(rng.random() < eager)

@@ -136,7 +136,11 @@ def _random_walk(build: Builder, tensor: Tensor, name: str, fields: dict[str, in
         if build.chance(0.2):
             address += (count - 1) * strides[i]
             strides[i] = -strides[i]
-    fields = fields | tensor.view() | {"p0": p0, "c0": first_channel, "n0": size, "pix_bytes": channels, "ddr": address}
+    fields = (
+        fields
+        | tensor.view()
+        | {"p0": p0, "c0": tensor.c0 + first_channel, "n0": size, "pix_bytes": channels, "ddr": address}
+    )
     for i in range(3):
         fields |= {f"n{i + 1}": counts[i], f"s{i + 1}": strides[i], f"d{i + 1}": steps[i]}
     _emit_patched(build, name, fields)
@@ -149,7 +153,7 @@ def _there_and_back(build: Builder, tensor: Tensor) -> None:
     address = build.ddr.place_output(channels * pixels)
     walk = tensor.view() | {"ddr": address, "n0": channels * pixels, "pix_bytes": channels}
     _emit_patched(build, "STORE", walk | {"p0": tensor.p0 + build.pick(0, tensor.pixels - pixels)})
-    _emit_patched(build, "LOAD", walk | {"c0": build.pick(0, tensor.channels - channels)})
+    _emit_patched(build, "LOAD", walk | {"c0": tensor.c0 + build.pick(0, tensor.channels - channels)})
 
 
 def _emit_patched(build: Builder, name: str, fields: dict[str, int]) -> None:
