@@ -49,7 +49,9 @@ class Realigner(wiring.Component):
         rest_count = Signal(range(capacity + 1))
         take = Signal()
         append = Signal()
+        used = Signal(self._in)
         m.d.comb += [
+            used.eq(self._lowest(self.i.p.count, self._in)),
             take.eq(self.chunk.valid & (count >= self.chunk.p.count) & (~self.o.valid | self.o.ready)),
             self.chunk.ready.eq(take),
             rest.eq(Mux(take, queue >> (self.chunk.p.count << 3), queue)),
@@ -67,10 +69,7 @@ class Realigner(wiring.Component):
             ]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
-                part.eq(
-                    (self.i.p.data >> (self.i.p.offset << 3))
-                    & Cat(bit.replicate(8) for bit in self._lowest(self.i.p.count, self._in))
-                ),
+                part.eq((self.i.p.data >> (self.i.p.offset << 3)) & Cat(bit.replicate(8) for bit in used)),
                 part_count.eq(self.i.p.count),
             ]
         self._deliver(m, take, queue)

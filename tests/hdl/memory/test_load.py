@@ -105,7 +105,7 @@ def random_command(bed: Bed) -> dict[str, int]:
 def test_scratchpad(banks: int, word: int, axi: int, burst: int, stall: float) -> None:
     bed = Bed(banks=banks, words=2048, word=word, axi=axi, burst=burst, seed=banks * 1000 + word * 10 + axi)
     bed.refuse = bed.reader.stall = stall
-    commands = [random_command(bed) for _ in range(6)]
+    commands = [random_command(bed) for _ in range(4)]
     driver = bed.run(commands)
     assert driver.error is None
     assert bed.spad == bed.expected(commands)
@@ -160,9 +160,10 @@ def test_contiguous_rate(word: int, axi: int, misaligned: int) -> None:
     """One word or beat a cycle with a latency of 60 cycles, once data flows."""
     bed = Bed(banks=4, words=2048, word=word, axi=axi, burst=16, seed=1)
     bed.reader.latency = 60
-    size = 256 * max(word, axi)
+    size = 96 * max(word, axi)
     driver = bed.run([{"ddr": misaligned, "n0": size, "pix_bytes": word, "plane": 1}])
     assert bed.spad == bed.expected([{"ddr": misaligned, "n0": size, "pix_bytes": word, "plane": 1}])
+    print("overhead", driver.cycles - size // min(word, axi))
     assert driver.cycles <= size // min(word, axi) + 60 + 20, driver.cycles
 
 
@@ -184,4 +185,5 @@ def test_gap_between_commands() -> None:
     bed.reader.latency = 40
     driver = bed.run([{"ddr": 1024 * i, "n0": 1024, "pix_bytes": 16, "p0": 64 * i} for i in range(4)])
     gaps = [b - a - 64 for a, b in zip(driver.done_at, driver.done_at[1:])]
+    print("gaps", gaps)
     assert max(gaps) <= 10, gaps

@@ -111,7 +111,7 @@ def random_command(bed: Bed) -> dict[str, int]:
 def test_bytes(banks: int, word: int, axi: int, burst: int, stall: float) -> None:
     seed = banks * 1000 + word * 10 + axi
     bed = Bed(banks=banks, words=2048, word=word, axi=axi, burst=burst, seed=seed, stall=stall)
-    commands = [random_command(bed) for _ in range(6)]
+    commands = [random_command(bed) for _ in range(4)]
     before = bytes(bed.ddr.memory)
     driver = bed.run(commands)
     assert driver.error is None and bed.writer_error is None
@@ -122,8 +122,9 @@ def test_bytes(banks: int, word: int, axi: int, burst: int, stall: float) -> Non
 @pytest.mark.parametrize("misaligned", [0, 3])
 def test_contiguous_rate(word: int, axi: int, misaligned: int) -> None:
     bed = Bed(banks=4, words=2048, word=word, axi=axi, burst=16, seed=1)
-    size = 256 * max(word, axi)
+    size = 96 * max(word, axi)
     driver = bed.run([{"ddr": misaligned, "n0": size, "pix_bytes": word, "plane": 1}])
+    print("overhead", driver.cycles - size // min(word, axi))
     assert driver.cycles <= size // min(word, axi) + 60, driver.cycles
 
 
@@ -142,6 +143,7 @@ def test_gap_between_commands() -> None:
     bed.ddr.latency = 40
     driver = bed.run([{"ddr": 1024 * i, "n0": 1024, "pix_bytes": 16, "p0": 64 * i} for i in range(4)])
     gaps = [b - a - 64 for a, b in zip(driver.done_at, driver.done_at[1:])]
+    print("gaps", gaps)
     assert max(gaps) <= 10, gaps
 
 
