@@ -165,7 +165,11 @@
 
 #define HEADRACE_ID_VALUE 0x48445243u
 #define HEADRACE_VERSION_VALUE 0x00010000u
+#define HEADRACE_COMMAND_SET_VERSION 1u
 #define HEADRACE_PAGE_BYTES 4096u
+#define HEADRACE_PAGE_MAX 0x0FFFFFFFu
+#define HEADRACE_WINDOWS 4u
+#define HEADRACE_SCALARS 16u
 #define HEADRACE_WINDOW_STRIDE 16u
 #define HEADRACE_SCALAR_STRIDE 4u
 
@@ -195,6 +199,7 @@ enum headrace_counter {
     HEADRACE_COUNTER_LOAD_WAIT_SPAD = 14, /* cycles LOAD waits for a scratchpad write port */
     HEADRACE_COUNTER_DATAFLOW_BEATS = 15, /* beats that enter the dataflow array */
 };
+#define HEADRACE_COUNTERS 16u
 #define HEADRACE_REG_COUNTER_LO(counter) (0x200u + 8u * (uint32_t)(counter))
 #define HEADRACE_REG_COUNTER_HI(counter) (0x204u + 8u * (uint32_t)(counter))
 
@@ -212,6 +217,19 @@ enum headrace_cause {
     HEADRACE_CAUSE_ALIGN = 10, /* DDR address not aligned as the command demands; the address */
     HEADRACE_CAUSE_TOKEN = 11, /* a token counter would overflow; the token's number */
 };
+#define HEADRACE_CAUSE_NAMES { \
+    "NONE", \
+    "MALFORMED", \
+    "WINDOW", \
+    "BUS", \
+    "RANGE", \
+    "RING_TAG", \
+    "OVERFLOW", \
+    "TILE", \
+    "WATCHDOG", \
+    "ABORT", \
+    "ALIGN", \
+    "TOKEN" }
 
 enum headrace_engine {
     HEADRACE_ENGINE_LOAD = 0,
@@ -222,6 +240,14 @@ enum headrace_engine {
     HEADRACE_ENGINE_VECTOR = 5,
     HEADRACE_ENGINE_CONTROL = 6,
 };
+#define HEADRACE_ENGINE_NAMES { \
+    "LOAD", \
+    "WEIGHT", \
+    "STORE", \
+    "MAC", \
+    "EPILOGUE", \
+    "VECTOR", \
+    "CONTROL" }
 
 /* Commands: fields as bit offset and width in the command. */
 #define HEADRACE_COMMAND_BYTES 128u

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from headrace import isa
 from headrace.isa.fields import Command, Field
-from headrace.registers import COUNTERS, ID_VALUE, REGISTERS, VERSION_VALUE, State
+from headrace.registers import COMMAND_SET_VERSION, COUNTERS, ID_VALUE, REGISTERS, VERSION_VALUE, State
 from headrace.regmap import Reg
 
 __all__ = ["OUTPUTS", "render", "stale"]
@@ -133,6 +133,9 @@ def render(template: str) -> str:
         counters=COUNTERS,
         id_value=ID_VALUE,
         version_value=VERSION_VALUE,
+        command_set_version=COMMAND_SET_VERSION,
+        windows=sum(reg.name.endswith("_FLAGS") for reg in REGISTERS),
+        scalars=sum(reg.name.startswith("SCALAR") for reg in REGISTERS),
     )
 
 
