@@ -25,7 +25,7 @@ class MacArray(wiring.Component):
     (replacing it when `overwrite`). `overflow` is valid LATENCY cycles after, and from DRAIN_LATENCY cycles after on a
     drain read finds the sum.
 
-    Drain: `drain_data[c]` is the accumulator of (`drain_row`, c) named ACC_LATENCY = 2 cycles before.
+    Drain: `drain_data[c]` is the accumulator of (`drain_row`, c) named with `drain_en` ACC_LATENCY = 2 cycles before.
     """
 
     LATENCY = 1 + Pe.LATENCY
@@ -47,6 +47,7 @@ class MacArray(wiring.Component):
                 "a": In(data.ArrayLayout(8 * lanes, rows)),
                 "w": In(data.ArrayLayout(8 * lanes, cols)),
                 "overflow": Out(1),
+                "drain_en": In(1),
                 "drain_buffer": In(1),
                 "drain_t": In(index_bits(accs)),
                 "drain_row": In(index_bits(rows)),
@@ -114,7 +115,8 @@ class MacArray(wiring.Component):
     def _drain(self, m: Module, cells: list[list[Pe]]) -> None:
         address = Signal(range(2 * self._accs))
         row = Signal(range(self._rows))
-        m.d.sync += [address.eq(self._address(self.drain_buffer, self.drain_t)), row.eq(self.drain_row)]
+        with m.If(self.drain_en):
+            m.d.sync += [address.eq(self._address(self.drain_buffer, self.drain_t)), row.eq(self.drain_row)]
         lines = [Cat(pe.drain_data for pe in line) for line in cells]
         with m.Switch(row):
             for r, line in enumerate(lines):

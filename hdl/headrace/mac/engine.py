@@ -181,6 +181,7 @@ class MacEngine(wiring.Component):
             self.drain.tile.valid.eq(buffers.tile.valid),
             self.drain.tile.payload.eq(buffers.tile.payload),
             buffers.tile.ready.eq(self.drain.tile.ready),
+            array.drain_en.eq(self.drain.en),
             array.drain_buffer.eq(self.drain.buffer),
             array.drain_t.eq(self.drain.t),
             array.drain_row.eq(self.drain.row),

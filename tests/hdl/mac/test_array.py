@@ -31,7 +31,10 @@ async def drain(ctx, dut, buffer, t, row):
     ctx.set(dut.drain_buffer, buffer)
     ctx.set(dut.drain_t, t)
     ctx.set(dut.drain_row, row)
-    await ctx.tick().repeat(ACC_LATENCY)
+    ctx.set(dut.drain_en, 1)
+    await ctx.tick()
+    ctx.set(dut.drain_en, 0)
+    await ctx.tick().repeat(ACC_LATENCY - 1)
     return [int(np.int32(np.uint32(ctx.get(dut.drain_data[c])))) for c in range(len(dut.w))]
 
 

@@ -51,7 +51,7 @@ def test_random_commands(machine, ring_pace, drain_pace):
     seed = int(1000 * ring_pace + 10 * drain_pace) + machine.lanes
     rng = np.random.default_rng(seed)
     spad = rng.integers(0, 256, (machine.rows, machine.bank_words, machine.word_bytes)).astype(np.uint8)
-    commands, entries, expected = sequence(rng, machine, spad, 6)
+    commands, entries, expected = sequence(rng, machine, spad, 4)
     bench = Surroundings(
         machine, spad, commands, entries, len(expected), seed=seed, ring_pace=ring_pace, drain_pace=drain_pace
     ).run()
@@ -73,10 +73,10 @@ def resident_ring(rng, machine, cmd, repeat):
 
 
 PACE = {
-    "3x3": (Machine(rows=4, cols=2, lanes=8, accs=4), dict(in_shift=0, t_count=4, t_last=4, m_tiles=3, n_tiles=2), 3),
+    "3x3": (Machine(rows=4, cols=2, lanes=8, accs=4), dict(in_shift=0, t_count=4, t_last=4, m_tiles=3, n_tiles=2), 2),
     "3x3 stride 2": (
         Machine(rows=4, cols=2, lanes=8, accs=4, bank_words=128),
-        dict(in_shift=1, in_h=12, in_w=12, stride_y=2, stride_x=2, t_count=4, t_last=4, m_tiles=3, n_tiles=2), 3,
+        dict(in_shift=1, in_h=12, in_w=12, stride_y=2, stride_x=2, t_count=4, t_last=4, m_tiles=3, n_tiles=2), 2,
     ),
     "3x3 stride 1 of a tensor with s = 2": (
         Machine(rows=4, cols=2, lanes=8, accs=4),
