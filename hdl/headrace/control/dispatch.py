@@ -1,6 +1,6 @@
 """Dispatch: every fetched command to the queue of its engine."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,7 +49,12 @@ class Dispatch(wiring.Component):
         engine, known, reserved = self._lookup(m, command)
         bad_word, bad_bit = Signal(range(WORDS)), Signal(5)
         bad, selected = Signal(), Signal(32)
-        m.d.comb += selected.eq((command & reserved).as_unsigned().word_select(bad_word, 32))
+        stray, stray_words = Signal(COMMAND_BITS), Signal(WORDS)
+        m.d.comb += [
+            stray.eq(command & reserved),
+            stray_words.eq(Cat(stray.word_select(i, 32).any() for i in range(WORDS))),
+            selected.eq(stray.word_select(bad_word, 32)),
+        ]
         for o in self.o:
             m.d.comb += [
                 o.payload.index.eq(self.i.payload.index),
@@ -59,12 +64,11 @@ class Dispatch(wiring.Component):
             ]
         with m.FSM():
             with m.State("WORD"):
-                words = [((command & reserved)[32 * i : 32 * (i + 1)]).any() for i in range(WORDS)]
-                m.d.sync += [bad_word.eq(lowest(words)), bad.eq(Cat(words).any())]
+                m.d.sync += [bad_word.eq(lowest(stray_words)), bad.eq(stray_words.any())]
                 with m.If(self.i.valid & self.run):
                     m.next = "BIT"
             with m.State("BIT"):
-                m.d.sync += bad_bit.eq(lowest(list(selected)))
+                m.d.sync += bad_bit.eq(lowest(selected))
                 m.next = "SEND"
             with m.State("SEND"):
                 self._send(m, engine, known)
@@ -95,9 +99,9 @@ class Dispatch(wiring.Component):
                     m.next = "CONTROL" if e is Engine.CONTROL else "WORD"
 
 
-def lowest(bits: list[Signal]) -> Signal:
+def lowest(bits: Signal) -> Value:
     """Number of the lowest set bit, 0 when none is set."""
-    value = Const(0, range(len(bits)))
+    value: Value = Const(0, range(len(bits)))
     for i, bit in reversed(list(enumerate(bits))):
         value = Mux(bit, i, value)
     return value

@@ -53,15 +53,17 @@ class IssueUnit(wiring.Component):
     """One engine's issuer.
 
     For the command at the head of `queue`: wait until every token of `wait` is available and take them; apply patch0,
-    then patch1; check; offer the command to the engine. Three cycles a command from its tokens to `issue.valid`, five
-    with patches. When the engine reports `done`, the oldest command in flight signals its tokens. At most `in_flight`
-    commands are issued and not done.
+    then patch1; check; offer the command to the engine. When the engine reports `done`, the oldest command in flight
+    signals its tokens. At most `in_flight` commands are issued and not done.
 
     Errors hold until reset and stop the unit. MALFORMED, first that applies: the lowest reserved bit set; a patch
     (its own offset) that is enabled and names a header word, a missing register, or has bit 15 set; the first field,
     in order of offsets, outside its limits after patching. TOKEN, when a token signalled is full. `halt` keeps the
     unit from taking tokens and offering commands (an offer already made stands until reset).
     """
+
+    LATENCY = 2  # cycles from taking the tokens to issue.valid
+    PATCHED_LATENCY = 4  # the same with patches
 
     def __init__(
         self, *, commands: Sequence[Command], limits: Sequence[Limit], scalars: int, in_flight: int = 4
@@ -197,14 +199,20 @@ class IssueUnit(wiring.Component):
         """Signal the tokens of the oldest command in flight when the engine is done with it."""
         index, mask = flight.r_data[:16], flight.r_data[16:]
         overflow, overflow_index, overflow_token = Signal(), Signal(16), Signal(range(32))
-        m.d.comb += [flight.r_en.eq(self.done), self.end.eq(self.done), self.end_index.eq(index)]
+        lost = Signal(32)
+        m.d.comb += [
+            lost.eq(mask & self.full),
+            flight.r_en.eq(self.done),
+            self.end.eq(self.done),
+            self.end_index.eq(index),
+        ]
         with m.If(self.done):
             m.d.comb += self.signal.eq(mask)
-            with m.If((mask & self.full).any() & ~overflow):
+            with m.If(lost.any() & ~overflow):
                 m.d.sync += [
                     overflow.eq(1),
                     overflow_index.eq(index),
-                    overflow_token.eq(lowest(list(mask & self.full))),
+                    overflow_token.eq(lowest(lost)),
                 ]
         with m.If(overflow):
             m.d.comb += [

@@ -207,22 +207,6 @@ def test_reset_while_running_forgets_everything() -> None:
     bench.run(host)
 
 
-def test_token_overflow() -> None:
-    bench = Bench(seed=11)
-    bench.engines[Engine.LOAD].slowest = 1
-    program = Program()
-    for _ in range(256):
-        program.append("SCALAR", signal=[5, 6])
-    bench.load(program, at=0)
-
-    async def host(b: Bench) -> None:
-        await b.start(256, size=9, base=0)
-        assert await b.wait_irq(limit=30000) == 2
-        assert [await b.read(n) for n in ("ERR_CAUSE", "ERR_INDEX", "ERR_ADDRESS_LO")] == [Cause.TOKEN, 255, 5]
-
-    bench.run(host)
-
-
 def test_registers_on_the_bus() -> None:
     bench = Bench(seed=12)
 
