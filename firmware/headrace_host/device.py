@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.config import NpuConfig
 from headrace_host.compiler.model import CompiledModel
+from headrace_host.driver import halted
 from headrace_host.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -97,22 +99,23 @@ class GoldenDevice(Device):
         result = self._machine.run(model.ring_address, model.count, ring_size=model.ring_log2)
         if result.error is not None:
             e = result.error
-            raise DeviceError(_halted(model, e.cause.name, e.index, e.engine.name, e.address))
+            raise DeviceError(halted(model, e.cause.name, e.index, e.engine.name, e.address))
         if result.end_value != model.end_value:
             raise DeviceError(f"the machine stopped without END ({result.end_value}); the command image is damaged")
         return RunStats()
 
 
-def _halted(model: CompiledModel, cause: str, index: int, engine: str, address: int) -> str:
-    layer = next((layer.name for layer in model.layers if index in layer.commands), "none")
-    return f"the machine halted: {cause} in {engine} at command {index} (layer '{layer}'), address {address:#x}"
+class RtlDevice(Device):
+    """The generated Verilog, compiled, with a model of DDR."""
 
 
-def open_device(backend: str, model: CompiledModel) -> Device:
+def open_device(backend: str, model: CompiledModel, *, waves: Path | None = None) -> Device:
     """A device of kind ``backend`` (golden or rtl) with DDR for ``model``, its constants and commands loaded."""
     size = model.ddr_end - model.ddr_base
     if backend == "golden":
         device: Device = GoldenDevice(model.config, ddr_base=model.ddr_base, ddr_bytes=size)
+    elif backend == "rtl":
+        device = RtlDevice(model.config, ddr_base=model.ddr_base, ddr_bytes=size, waves=waves)
     else:
         raise DeviceError(f"unknown backend '{backend}'; choose golden or rtl")
     device.load(model)

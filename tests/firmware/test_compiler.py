@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from headrace.config import NpuConfig, machine
+from headrace.isa import COMMAND_BYTES
+from headrace.isa.assembler import Program
+from headrace.isa.check import check as check_image
 from headrace_host.compiler.network import compile_graph
 from headrace_host.device import open_device
 from headrace_host.errors import CompileError
@@ -23,6 +26,7 @@ MACHINES = ["base", *SMALL]
 def check(graph: Graph, config: NpuConfig, image: np.ndarray, reference: ModuleType) -> list[str]:
     """Run ``graph`` and compare every output; return the commands used."""
     model = compile_graph(graph, config)
+    check_image(Program.from_image(model.ring[: model.count * COMMAND_BYTES]), config)
     outputs, _ = open_device("golden", model).infer(model, {graph.inputs[0]: image})
     expected = reference.run(graph, image)
     for name, value in outputs.items():

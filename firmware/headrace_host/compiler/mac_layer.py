@@ -89,7 +89,12 @@ class MacLowering:
             self._emit_epilogue(plan, last - first, tiles, here[1], (view, at), installed)
             sink.close(first, last, view, at)
         memory.release_buffers()
-        layer.output.loaded = layer.output.pixels
+        output = layer.output
+        output.loaded, output.writer, output.settled = (
+            output.pixels,
+            layer.label,
+            plan.strips[-1][0] * self._shape.out_w,
+        )
 
     def _install(self) -> Installed:
         layer = self._layer
@@ -104,11 +109,12 @@ class MacLowering:
         n_tiles = -(-shape.out_c // config.cols)
         replay = entries <= config.ring_entries
         hold = replay and entries * n_tiles <= config.ring_entries
-        strips = strip_rows(shape.out_h, *self._strip_limits(entries, n_tiles))
+        limits = self._strip_limits(entries, n_tiles)
+        strips = strip_rows(shape.out_h, *limits) if limits else self._overlapping_strips(hold)
         return _Plan(strips, entries, n_tiles, hold and len(strips) > 1, replay)
 
-    def _strip_limits(self, entries: int, n_tiles: int) -> tuple[int, int, int, int]:
-        """Largest strip, rows of a whole tile, first and last strip, in output rows."""
+    def _strip_limits(self, entries: int, n_tiles: int) -> tuple[int, int, int, int] | None:
+        """Largest strip, rows of a whole tile, first and last strip in output rows; None when all is on chip."""
         layer, config, shape = self._layer, self._config, self._shape
         tile_rows = max(1, config.rows * config.accs // shape.out_w)
         largest = shape.out_h
@@ -124,11 +130,27 @@ class MacLowering:
         if to_ddr:
             last = max(1, min(tile_rows // 4, largest))
         if not (from_ddr or to_ddr):
-            return largest, tile_rows, largest, largest
+            return None
         if largest == shape.out_h:
             largest = -(-largest // 4)
         largest = max(largest // tile_rows * tile_rows, min(largest, tile_rows))
         return largest, tile_rows, min(first, shape.out_h), last
+
+    def _overlapping_strips(self, hold: bool) -> list[tuple[int, int]]:
+        """Two strips for a layer on chip, so that work goes on while the last tiles of the layer before drain.
+
+        The first reads only what the previous layer wrote before its last command; the second is small, so that the
+        first strip of the next layer can be large.
+        """
+        shape, source = self._shape, self._layer.source
+        split = shape.out_h - -(-shape.out_h // 16)
+        if source.writer == self._layer.label - 1:
+            rows = source.settled // shape.in_w
+            while split and shape.input_rows(0, split)[1] > rows:
+                split -= 1
+        if not hold or split < 1:
+            return [(0, shape.out_h)]
+        return [(0, split), (split, shape.out_h)]
 
     def _first_strip(self, entries: int, n_tiles: int, largest: int) -> int:
         """Rows of the first strip: its work must cover the weights that stream in meanwhile, and it starts cold."""

@@ -15,7 +15,8 @@ class Location:
     """Where a tensor of ``pixels`` by ``channels`` bytes lives: DDR (dense NHWC), the scratchpad, or both.
 
     A folded tensor packs ``packed`` image pixels into each of these pixels; otherwise ``packed`` is 1. ``loaded``
-    counts the leading pixels that the scratchpad already holds.
+    counts the leading pixels that the scratchpad already holds. Layer ``writer`` produced it; its last command wrote
+    the pixels from ``settled`` on.
     """
 
     name: str
@@ -27,6 +28,8 @@ class Location:
     region: Region | None = None
     view: View | None = None
     loaded: int = 0
+    writer: int = -1
+    settled: int = 0
 
 
 def packed_pixels(location: Location, pixels: int) -> int:

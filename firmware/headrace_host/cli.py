@@ -1,0 +1,291 @@
+"""The command line: machines, run, demo, bench, verilog, asm and disasm."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from headrace.config import MACHINES, ConfigError, NpuConfig, machine
+from headrace_host.benches import ConvCase, conv_cases, gemm_cases
+from headrace_host.compiler.model import CompiledModel
+from headrace_host.compiler.network import compile_graph
+from headrace_host.errors import DeviceError, HostError
+from headrace_host.models.fetch import fetch_cifar10, fetch_resnet8
+from headrace_host.models.graph import Graph
+from headrace_host.models.tflite_import import load_tflite
+from headrace_host.report import cost_table, layer_costs, timeline, total_cost, write_bytes, write_json
+from headrace_host.session import Sample, Session, samples
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+out = Console(width=None if sys.stdout.isatty() else 140)
+err = Console(stderr=True, highlight=False)
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+P = ParamSpec("P")
+
+
+class Backend(StrEnum):
+    """What executes the commands."""
+
+    golden = "golden"
+    rtl = "rtl"
+
+
+class BenchName(StrEnum):
+    """Sets of workloads."""
+
+    gemm = "gemm"
+    conv = "conv"
+    network = "network"
+
+
+MachineOption = Annotated[str, typer.Option("--machine", "-m", help="A machine of `headrace machines`.")]
+BackendOption = Annotated[Backend, typer.Option(help="golden: numpy model; rtl: the generated Verilog.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
+
+
+def _fail(error: Exception) -> NoReturn:
+    """One line, no traceback. Status 1: the machine went wrong; 2: what the user gave does not work."""
+    text = " ".join(str(error).split())
+    typer.echo(f"error: {text}", err=True)
+    raise typer.Exit(1 if isinstance(error, DeviceError) else 2)
+
+
+def _guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn the errors a user can act on into one line and an exit status."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (HostError, ConfigError) as error:
+            _fail(error)
+
+    return run
+
+
+@app.command()
+@_guarded
+def machines(as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False) -> None:
+    """List the machines that can be generated."""
+    if as_json:
+        described = [
+            config.to_dict() | {"macs_per_cycle": config.macs_per_cycle, "warnings": config.warnings()}
+            for config in MACHINES.values()
+        ]
+        typer.echo(json.dumps({"machines": described}, indent=2))
+        return
+    table = Table()
+    for column in ("machine", "MACs a cycle", "R x C x K", "T", "S x L", "AXI bits", "scratchpad", "weight ring"):
+        table.add_column(column)
+    for c in MACHINES.values():
+        table.add_row(
+            c.name, str(c.macs_per_cycle), f"{c.rows} x {c.cols} x {c.lanes}", str(c.accs),
+            f"{c.columns} x {c.vector_lanes}", str(c.axi_bits), f"{c.spad_bytes} B", f"{c.ring_bytes} B",
+        )  # fmt: skip
+    out.print(table)
+
+
+@app.command()
+@_guarded
+def run(
+    model: Annotated[str, typer.Argument(help="A .tflite file, or 'resnet8' (fetched at first use).")],
+    inputs: Annotated[list[Path], typer.Option("--input", "-i", help="Image, .npy file or folder; repeatable.")],
+    machine_name: MachineOption = "base",
+    backend: BackendOption = Backend.golden,
+    json_file: JsonOption = None,
+    waves: Annotated[Path | None, typer.Option(help="Record signals of the first input (rtl).")] = None,
+    timeline_file: Annotated[
+        Path | None, typer.Option("--timeline", help="Write when each command of the first input ran (rtl).")
+    ] = None,
+) -> None:
+    """Run a quantised network over inputs."""
+    if backend is Backend.golden and (waves or timeline_file):
+        raise HostError("--waves and --timeline need time, which golden does not have; use --backend rtl")
+    config = machine(machine_name)
+    graph = load_tflite(fetch_resnet8() if model == "resnet8" else Path(model))
+    work = list(samples(graph, inputs))
+    session = _run(graph, config, backend, work, waves=waves)
+    _show(session)
+    if json_file is not None:
+        write_json(json_file, session.to_dict())
+    if timeline_file is not None:
+        write_json(timeline_file, timeline(session.model, session.runs[0]))
+    _verdict(session)
+
+
+@app.command()
+@_guarded
+def demo(
+    machine_name: MachineOption = "base",
+    backend: BackendOption = Backend.rtl,
+    json_file: JsonOption = None,
+    images: Annotated[int, typer.Option(min=1, max=20, help="How many of the 20 images.")] = 20,
+) -> None:
+    """Classify 20 labelled CIFAR-10 images with ResNet-8 of MLPerf Tiny."""
+    config = machine(machine_name)
+    graph = load_tflite(fetch_resnet8())
+    work = list(samples(graph, fetch_cifar10()[:images]))
+    session = _run(graph, config, backend, work, classes=CIFAR10_CLASSES)
+    _show(session)
+    if json_file is not None:
+        write_json(json_file, session.to_dict())
+    _verdict(session)
+
+
+@app.command()
+@_guarded
+def bench(
+    name: Annotated[BenchName, typer.Argument(help="Which workloads.")],
+    machine_name: MachineOption = "base",
+    backend: BackendOption = Backend.rtl,
+    json_file: JsonOption = None,
+    size: Annotated[int, typer.Option(min=1, help="M = K = N of gemm.")] = 256,
+    divide: Annotated[int, typer.Option(min=1, max=16, help="Divide the channels of conv, for small machines.")] = 1,
+) -> None:
+    """Measure MAC and bus utilisation from doorbell to interrupt."""
+    config = machine(machine_name)
+    if name is BenchName.network:
+        graph = load_tflite(fetch_resnet8())
+        sessions = [_run(graph, config, backend, list(samples(graph, fetch_cifar10()[:1])))]
+    else:
+        cases = gemm_cases(size, size, size) if name is BenchName.gemm else conv_cases(divide)
+        sessions = [_bench_case(case, config, backend) for case in cases]
+    for session in sessions:
+        _show(session)
+    if json_file is not None:
+        content: dict[str, Any] = {"bench": name.value, "machine": config.name, "backend": backend.value}
+        write_json(json_file, content | {"cases": [session.to_dict() for session in sessions]})
+    for session in sessions:
+        _verdict(session)
+
+
+@app.command()
+@_guarded
+def verilog(
+    machine_name: MachineOption = "base",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; standard output without it.")] = None,
+) -> None:
+    """Write the machine as Verilog."""
+    from headrace.npu import Npu
+    from headrace.verilog import emit
+
+    config = machine(machine_name)
+    for warning in config.warnings():
+        typer.echo(f"warning: {config.name}: {warning}", err=True)
+    text = emit(Npu(config=config), "headrace")
+    if output is None:
+        typer.echo(text)
+        return
+    write_bytes(output, text.encode())
+    typer.echo(f"wrote {output} ({len(text.splitlines()):,} lines)", err=True)
+
+
+@app.command()
+@_guarded
+def asm(
+    source: Annotated[Path, typer.Argument(help="Assembly text.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Command image to write.")],
+) -> None:
+    """Assemble commands into an image of 128 bytes each."""
+    from headrace.isa.assembler import Program
+
+    try:
+        image = Program.from_text(_read(source).decode()).image()
+    except ValueError as error:
+        raise HostError(f"{source}: {error}") from error
+    write_bytes(output, image)
+
+
+@app.command()
+@_guarded
+def disasm(
+    source: Annotated[Path, typer.Argument(help="A command image, or a .tflite network to compile.")],
+    machine_name: MachineOption = "base",
+) -> None:
+    """Print a command image, or what a network compiles to, as assembly text."""
+    from headrace.isa.assembler import Program
+
+    if source.suffix == ".tflite":
+        model = compile_graph(load_tflite(source), machine(machine_name))
+        image = model.ring
+    else:
+        image = _read(source)
+    try:
+        typer.echo(Program.from_image(image).text(), nl=False)
+    except ValueError as error:
+        raise HostError(f"{source}: {error}; give a command image of 128 bytes a command") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HostError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _run(
+    graph: Graph,
+    config: NpuConfig,
+    backend: Backend,
+    work: list[Sample],
+    *,
+    waves: Path | None = None,
+    classes: tuple[str, ...] = (),
+) -> Session:
+    """Compile, open the device and run every sample, showing progress."""
+    model: CompiledModel = compile_graph(graph, config)
+    with err.status(f"Preparing machine {config.name} ({backend.value}); the first rtl build takes a while"):
+        session = Session.open(graph, model, backend.value, waves=waves)
+    for sample in track(work, description="Running", console=err, transient=True, disable=not err.is_terminal):
+        outputs = session.infer(sample)
+        if classes and sample.label is not None:
+            scores = next(iter(outputs.values())).reshape(-1)
+            best = int(scores.argmax())
+            mark = "" if best == sample.label else f"   (labelled {classes[sample.label]})"
+            confidence = (int(scores[best]) + 128) / 256
+            out.print(f"{sample.name:20} {classes[best]:11} {confidence:4.0%}{mark}", highlight=False)
+    return session
+
+
+def _bench_case(case: ConvCase, config: NpuConfig, backend: Backend) -> Session:
+    graph = case.graph()
+    value = np.random.default_rng(1).integers(-128, 128, graph.tensors["x"].shape, np.int8)
+    return _run(graph, config, backend, [Sample(case.name, value)])
+
+
+def _show(session: Session) -> None:
+    """Table of layers and a summary."""
+    rows = [*layer_costs(session.model, session.runs), total_cost(session.model, session.runs)]
+    out.print(cost_table(f"{session.model.name} on {session.model.config.name} ({session.backend})", rows))
+    for layer in session.model.layers:
+        if layer.runs_on == "host":
+            out.print(f"{layer.name}: {layer.operator} runs on the host: {layer.reason}", highlight=False)
+    if session.labelled:
+        out.print(f"top-1: {session.correct} of {session.labelled}")
+    if session.exact:
+        out.print(f"{len(session.runs)} of {len(session.runs)} outputs equal the golden model bit for bit")
+
+
+def _verdict(session: Session) -> None:
+    if session.exact is False:
+        raise DeviceError(
+            f"{session.model.name}: outputs of {len(session.differing)} of {len(session.runs)} inputs differ from the "
+            f"golden model ({session.differing[0]} first); report this with the machine's name"
+        )
+
+
+if __name__ == "__main__":
+    app()

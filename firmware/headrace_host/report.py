@@ -1,0 +1,164 @@
+"""What a run cost, layer by layer: figures for people, JSON and a timeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from headrace.isa import BY_OPCODE, COMMAND_BYTES
+from headrace_host.compiler.model import CompiledModel
+from headrace_host.device import RunStats
+from headrace_host.errors import HostError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """One row: ``cycles`` and what follows from them are None where time does not exist (golden)."""
+
+    name: str
+    op: str
+    precision: str
+    macs: int
+    cycles: int | None
+    mac_utilization: float | None
+    axi_read_bytes: int
+    axi_write_bytes: int
+    bandwidth_utilization: float | None
+    runs_on: str
+
+
+def layer_costs(model: CompiledModel, runs: Sequence[RunStats]) -> list[Cost]:
+    """Costs of each layer, cycles averaged over ``runs``.
+
+    A layer's cycles are those between the completion of the layer before and its own, so that they add up to the run;
+    what overlaps with the layer before is not counted twice. The last layer on the machine ends with the run.
+    """
+    ends = [_layer_ends(model, run) for run in runs if run.spans and run.counters]
+    rows = []
+    for position, layer in enumerate(model.layers):
+        cycles = None
+        if ends and layer.commands:
+            spans = [e[position] - (e[position - 1] if position else 0) for e in ends]
+            cycles = round(sum(spans) / len(spans))
+        rows.append(
+            _cost(
+                model, layer.name, layer.operator, layer.precision, layer.macs, cycles, layer.read_bytes,
+                layer.write_bytes, layer.runs_on,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def total_cost(model: CompiledModel, runs: Sequence[RunStats]) -> Cost:
+    """Costs of one inference from doorbell to interrupt, averaged over ``runs``; bytes include command fetch."""
+    counted = [run.counters for run in runs if run.counters]
+    cycles = round(sum(c["CYCLES"] for c in counted) / len(counted)) if counted else None
+    read = sum(layer.read_bytes for layer in model.layers) + model.count * COMMAND_BYTES
+    written = sum(layer.write_bytes for layer in model.layers)
+    if counted:
+        read = round(sum(c["READ_BEATS"] for c in counted) / len(counted)) * model.config.axi_bytes
+        written = round(sum(c["WRITE_BEATS"] for c in counted) / len(counted)) * model.config.axi_bytes
+    return _cost(model, "total", "network", "A8W8", model.macs, cycles, read, written, "")
+
+
+def _cost(
+    model: CompiledModel, name: str, op: str, precision: str, macs: int, cycles: int | None, read: int, written: int,
+    runs_on: str,
+) -> Cost:  # fmt: skip
+    config = model.config
+    return Cost(
+        name=name,
+        op=op,
+        precision=precision,
+        macs=macs,
+        cycles=cycles,
+        mac_utilization=round(macs / (cycles * config.macs_per_cycle), 4) if cycles else None,
+        axi_read_bytes=read,
+        axi_write_bytes=written,
+        bandwidth_utilization=round((read + written) / (cycles * config.axi_bytes), 4) if cycles else None,
+        runs_on=runs_on,
+    )
+
+
+def _layer_ends(model: CompiledModel, run: RunStats) -> list[int]:
+    """Cycle at which each layer is complete, never before the layer in front of it."""
+    end_of = {span.index: span.end for span in run.spans}
+    ends: list[int] = []
+    for layer in model.layers:
+        own = max((end_of[i] for i in layer.commands if i in end_of), default=0)
+        ends.append(max([own, *ends[-1:]]))
+    on_machine = [i for i, layer in enumerate(model.layers) if layer.commands]
+    ends[on_machine[-1]] = max(run.counters["CYCLES"], ends[on_machine[-1]])
+    return ends
+
+
+def cost_table(title: str, rows: Sequence[Cost]) -> Table:
+    """Rows as a table for the terminal."""
+    table = Table(title=title)
+    for column in ("layer", "operator", "precision", "runs on"):
+        table.add_column(column)
+    for column in ("MACs", "cycles", "MAC use", "read bytes", "written bytes", "bus use"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row.name, row.op, row.precision, row.runs_on, f"{row.macs:,}", _number(row.cycles),
+            _percent(row.mac_utilization), f"{row.axi_read_bytes:,}", f"{row.axi_write_bytes:,}",
+            _percent(row.bandwidth_utilization),
+        )  # fmt: skip
+    return table
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def timeline(model: CompiledModel, run: RunStats) -> dict[str, Any]:
+    """The run in the trace event format that Perfetto and chrome://tracing read; a microsecond stands for a cycle."""
+    owner = {index: layer.name for layer in model.layers for index in layer.commands}
+    events: list[dict[str, Any]] = []
+    for span in run.spans:
+        command = BY_OPCODE[model.ring[span.index * COMMAND_BYTES]]
+        events.append(
+            {
+                "name": f"{command.name} {owner.get(span.index, '')}".strip(),
+                "ph": "X",
+                "ts": span.begin,
+                "dur": max(span.end - span.begin, 1),
+                "pid": model.config.name,
+                "tid": command.engine.name,
+                "args": {"command": span.index},
+            }
+        )
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` so that a reader sees the old file or the whole new one."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` through a temporary file in the same folder."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise HostError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
