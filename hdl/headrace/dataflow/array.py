@@ -93,6 +93,7 @@ class DataflowArray(wiring.Component):
 
         last = self._chain(m, platform, issue)
         m.d.comb += [
+            issue.waiting.eq(tile.waiting),
             issue.returned.eq(last),
             issue.returns.eq(sink.returns),
             sink.i.eq(last),

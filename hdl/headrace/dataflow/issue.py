@@ -16,7 +16,8 @@ __all__ = ["Issue"]
 class Issue(wiring.Component):
     """Chooses the next beat for column 0, at most one a cycle.
 
-    Sources are exchanged at a `boundary` beat only; there an epilogue beat that waits goes first. After the last beat
+    Sources are exchanged at a `boundary` beat only; there an epilogue beat goes first, also when it is still being read
+    (`waiting`). After the last beat
     of a pass with `wraps` = w, w more sub-passes with the following contexts come from the gasket buffer, which
     `returned` fills with what the last column emitted for them; nothing else enters meanwhile.
 
@@ -43,6 +44,7 @@ class Issue(wiring.Component):
             {
                 "epilogue": In(operands),
                 "vector": In(operands),
+                "waiting": In(1),
                 "returned": In(beat),
                 "returns": In(2),
                 "o": Out(beat),
@@ -63,7 +65,9 @@ class Issue(wiring.Component):
         chosen = Signal(self.epilogue.payload.shape())
         available, go, final = Signal(), Signal(), Signal()
         m.d.comb += [
-            queue.eq(Mux(in_pass | wrapping, owner, Mux(self.epilogue.valid, Queue.EPILOGUE, Queue.VECTOR))),
+            queue.eq(
+                Mux(in_pass | wrapping, owner, Mux(self.epilogue.valid | self.waiting, Queue.EPILOGUE, Queue.VECTOR))
+            ),
             chosen.eq(Mux(queue, self.vector.payload.as_value(), self.epilogue.payload.as_value())),
             available.eq(Mux(queue, self.vector.valid, self.epilogue.valid)),
             final.eq(Mux(wrapping, wraps_left == 0, chosen.wraps == 0)),

@@ -150,7 +150,7 @@ class EpilogueSource(wiring.Component):
     """Beats of EPILOGUE commands: accumulators as x, the residual stream as y.
 
     `issue` takes a command while the previous one's last beat is requested. One pass a tile; `boundary` is its last
-    beat.
+    beat. `waiting`: a tile is there.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ class EpilogueSource(wiring.Component):
                 "drain": Out(AccDrain(rows=rows, cols=cols, accs=accs)),
                 "y": Out(SpadRead(**self._spad)),
                 "o": Out(stream.Signature(operands_layout(lanes=lanes, contexts=contexts))),
+                "waiting": Out(1),
                 "error": Out(ErrorLayout),
             }
         )
@@ -221,6 +222,7 @@ class EpilogueSource(wiring.Component):
         ]
         m.d.comb += advance.eq(_fork(m, active, branches))
         _join(m, self.o, meta, layout, accumulators.o, residual.o)
+        m.d.comb += self.waiting.eq(meta.r_rdy & self.drain.tile.valid)
         errors = [accumulators.error, residual.error]
         m.d.comb += self.error.eq(Mux(errors[0].valid, errors[0].as_value(), errors[1].as_value()))
         return m

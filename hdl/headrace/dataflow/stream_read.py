@@ -27,7 +27,7 @@ class StreamRead(wiring.Component):
     def __init__(self, *, banks: int, words: int, word_bytes: int, lanes: int) -> None:
         self._lanes, self._word_bytes = lanes, word_bytes
         self._shape = {"banks": banks, "words": words, "word_bytes": word_bytes}
-        self._word = word_layout(**self._shape, lanes=lanes, user=16)
+        self._word = word_layout(banks=banks, word_bytes=word_bytes, lanes=lanes, user=16)
         super().__init__(
             {
                 "i": In(stream.Signature(request_layout(lanes=lanes, user=16))),

@@ -11,6 +11,9 @@ from headrace.memory.view import ViewAddress
 __all__ = ["WordSequence", "most_words", "request_layout", "rotate_bytes", "word_layout"]
 
 
+ADDRESS_BITS = 26
+
+
 def most_words(*, lanes: int, word_bytes: int) -> int:
     """Words that a beat of 32-bit elements may touch."""
     return (word_bytes - 1 + 4 * lanes + word_bytes - 1) // word_bytes
@@ -21,15 +24,16 @@ def request_layout(*, lanes: int, user: ShapeLike) -> data.StructLayout:
     return data.StructLayout({"at": coordinates_layout(), "lanes": Shape.cast(range(lanes + 1)), "user": user})
 
 
-def word_layout(*, banks: int, words: int, word_bytes: int, lanes: int, user: ShapeLike) -> data.StructLayout:
+def word_layout(*, banks: int, word_bytes: int, lanes: int, user: ShapeLike) -> data.StructLayout:
     """Word `number` of the beat. offset: byte of the first word where the beat begins; last: of the beat.
 
-    empty: the beat has no bytes and this is not an access. bad: the address is not in the scratchpad.
+    addr is not cut to the bank. empty: the beat has no bytes and this is not an access. bad: the address is not in the
+    scratchpad.
     """
     return data.StructLayout(
         {
             "bank": index_bits(banks),
-            "addr": index_bits(words),
+            "addr": ADDRESS_BITS,
             "number": Shape.cast(range(most_words(lanes=lanes, word_bytes=word_bytes))),
             "offset": index_bits(word_bytes),
             "lanes": Shape.cast(range(lanes + 1)),
@@ -66,7 +70,7 @@ class WordSequence(wiring.Component):
     def __init__(self, *, banks: int, words: int, word_bytes: int, lanes: int, user: ShapeLike) -> None:
         self._banks, self._words, self._word_bytes = banks, words, word_bytes
         self._request = request_layout(lanes=lanes, user=user)
-        self._word = word_layout(banks=banks, words=words, word_bytes=word_bytes, lanes=lanes, user=user)
+        self._word = word_layout(banks=banks, word_bytes=word_bytes, lanes=lanes, user=user)
         self._most = most_words(lanes=lanes, word_bytes=word_bytes)
         super().__init__({"i": In(stream.Signature(self._request)), "o": Out(stream.Signature(self._word))})
 
@@ -88,24 +92,22 @@ class WordSequence(wiring.Component):
             m.d.sync += [valid_1.eq(self.i.valid), request.eq(self.i.payload)]
             m.d.sync += plane_offset.eq(self._plane_offset(m))
 
-        first, count, full = Signal(self._word), Signal(range(self._most + 1)), Signal(16)
+        first, count = Signal(self._word), Signal(range(self._most + 1))
         plane = Signal(16)
         word, words = self._first_word(m, request, plane_offset)
         with m.If(move_2):
             m.d.sync += [valid_2.eq(valid_1), first.eq(word), count.eq(words), plane.eq(request.at.view.plane)]
-        m.d.comb += full.eq(first.addr)
 
-        left, step, addr = Signal.like(count), Signal(16), Signal(16)
-        following = Signal(17)
-        m.d.comb += [following.eq(addr + step), o.addr.eq(addr)]
+        left, step, following = Signal.like(count), Signal(16), Signal(ADDRESS_BITS)
+        m.d.comb += following.eq(o.addr + step)
         with m.If(move_3):
-            m.d.sync += [self.o.valid.eq(valid_2), left.eq(count), step.eq(plane), addr.eq(full)]
+            m.d.sync += [self.o.valid.eq(valid_2), left.eq(count), step.eq(plane)]
             m.d.sync += [field.eq(first[name]) for name, field in self._fields(o)]
             m.d.sync += o.last.eq(count <= 1)
         with m.Elif(self.o.ready):
             m.d.sync += [
                 left.eq(left - 1),
-                addr.eq(following),
+                o.addr.eq(following),
                 o.number.eq(o.number + 1),
                 o.bad.eq(o.bad | (following >= self._words)),
                 o.last.eq(left == 2),
@@ -114,7 +116,7 @@ class WordSequence(wiring.Component):
 
     def _fields(self, o: data.View) -> list[tuple[str, Value]]:
         """Fields of a word that are taken over as they are."""
-        return [(name, getattr(o, name)) for name, _ in self._word if name not in ("addr", "last")]
+        return [(name, getattr(o, name)) for name, _ in self._word if name != "last"]
 
     def _plane_offset(self, m: Module) -> Signal:
         """Plane number times words between planes, at least 2**24 - 1 where it would not fit; negative planes too."""
@@ -144,7 +146,7 @@ class WordSequence(wiring.Component):
             view.base.eq(at.view.base),
             view.plane_offset.eq(plane_offset),
             word.bank.eq(view.bank),
-            word.addr.eq(view.addr),
+            word.addr.eq(view.word),
             word.offset.eq(at.channel),
             word.lanes.eq(request.lanes),
             word.wide.eq(at.view.wide),

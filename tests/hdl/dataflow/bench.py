@@ -173,7 +173,7 @@ class Bench:
                         running[name].append(pending[name].pop(0)[0])
                     if error:
                         self.errors[name] = tuple(int(v) for v in what)
-                if self.errors or not any(pending.values()) and not any(running.values()):
+                if self.errors or (not any(pending.values()) and not any(running.values())):
                     return
             raise AssertionError(f"not done after {cycles} cycles: {running}, {pending}")
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from headrace.config import NpuConfig, machine
-from headrace.dataflow.array import DataflowArray
 from headrace.dataflow.column import Column
 from headrace.isa import Cause, DataflowOp, Reduce, Source
 
-from .bench import Bench
+from .bench import Bench, build
 from .model import Model
 
 IMM, MEM, X, Y = Source.IMM, Source.MEM, Source.X, Source.Y
@@ -183,7 +182,7 @@ def test_both_queues():
     """Long vector passes give way to epilogue tiles at chunk boundaries; reductions of both queues do not mix."""
     config = ODD
     rng = np.random.default_rng(8)
-    bench = Bench(config, tile_interval=150)
+    bench = Bench(config)
     fill(bench)
     bench.contexts = {
         (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": IMM, "sh": 8},
@@ -191,7 +190,7 @@ def test_both_queues():
     }
     fields, tiles = epilogue_case(config, rng, out_base=200, out_plane=20)
     vector = {
-        "ctx": 1, "n0": 100, "n1": 6, "x_dp0": 1, "x_dc1": 1, "x_plane": 100, "m0": 6, "o_dp0": 1, "o_type": 1,
+        "ctx": 1, "n0": 100, "n1": 3, "x_dp0": 1, "x_dc1": 1, "x_plane": 100, "m0": 3, "o_dp0": 1, "o_type": 1,
         "o_base": 600, "o_plane": 10,
     }  # fmt: skip
     bench.commands, bench.tiles = [("VECTOR", vector), ("EPILOGUE", fields), ("VECTOR", vector)], tiles
@@ -256,10 +255,7 @@ def test_tile_shape_error():
     assert bench.errors["EPILOGUE"] == (Cause.TILE, 0, ODD.accs)
 
 
-def test_clear():
-    """After `clear` in the middle of everything the array works as after reset; memories keep their contents."""
+def test_parameters():
     assert Column.LATENCY == 8
     with pytest.raises(ValueError, match="at least one column"):
-        DataflowArray(
-            rows=1, cols=1, accs=1, columns=0, lanes=1, contexts=1, column_words=1, gasket_beats=1, words=16, word_bytes=4
-        )  # fmt: skip
+        build(dataclasses.replace(ODD, name="none", columns=0))
