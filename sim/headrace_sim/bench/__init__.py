@@ -1,0 +1,1 @@
+"""cocotb benches: the machine at bus level, against the golden model."""
