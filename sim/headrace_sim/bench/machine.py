@@ -10,7 +10,7 @@ from cocotb.triggers import ClockCycles, First, RisingEdge
 
 from headrace.registers import REGISTERS, State
 from headrace_sim.programs import Case
-from headrace_sim.programs.backends import Outcome
+from headrace_sim.programs.outcome import Outcome
 
 from .axi import Ddr, Host
 
@@ -32,7 +32,7 @@ class Machine:
     async def start(cls, dut: Any, *, base: int, size: int) -> "Machine":
         """Start the clock and reset the machine."""
         dut.rst.value = 1
-        cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start())
+        Clock(dut.clk, 10, unit="ns").start()
         machine = cls(dut, base=base, size=size)
         await ClockCycles(dut.clk, 4)
         dut.rst.value = 0

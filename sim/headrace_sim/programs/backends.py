@@ -1,28 +1,18 @@
 """Simulators that run a case, behind one small interface."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from headrace.config import NpuConfig
 from headrace_sim.golden import GoldenMachine, Window
+from headrace_sim.rtl import DdrConfig, RtlSimulator, build
+from headrace_sim.rtl.machine import design
 
 from .case import Case
+from .outcome import Outcome
+from .rtl_machine import RtlMachine, random_timing
 
-__all__ = ["BACKENDS", "Backend", "GoldenBackend", "Outcome"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left: `error` in words or None, the END value, all of DDR, and cycles where time exists."""
-
-    error: str | None
-    end_value: int | None
-    ddr: npt.NDArray[np.uint8]
-    cycles: int | None = None
+__all__ = ["BACKENDS", "Backend", "GoldenBackend", "Outcome", "RtlBackend"]
 
 
 class Backend(Protocol):
@@ -47,4 +37,20 @@ class GoldenBackend:
         return Outcome(error, result.end_value, machine.ddr.copy())
 
 
-BACKENDS: dict[str, Callable[[NpuConfig], Backend]] = {"golden": GoldenBackend}
+class RtlBackend:
+    """The generated Verilog, compiled, with random timing of DDR."""
+
+    def __init__(self, config: NpuConfig) -> None:
+        self._config = config
+        self._library = build(design(config))
+
+    def run(self, case: Case) -> Outcome:
+        with self.machine(case, random_timing(case)) as machine:
+            return machine.run(case)
+
+    def machine(self, case: Case, timing: DdrConfig) -> RtlMachine:
+        """A machine with room for the case."""
+        return RtlMachine(self._config, RtlSimulator(self._library, ddr=timing))
+
+
+BACKENDS: dict[str, Callable[[NpuConfig], Backend]] = {"golden": GoldenBackend, "rtl": RtlBackend}

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .backends import Outcome
 from .case import Case
+from .outcome import Outcome
 
 __all__ = ["differences"]
 
