@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace_host.models.graph import Conv2D, Graph, Padding, Pair, Tensor
+from headrace_host.session import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,11 @@ class ConvCase:
             Tensor(name="y", shape=(1, *out, self.filters), dtype="int8", scale=one, zero_point=-5),
         ]
         return Graph(name=self.name, tensors={t.name: t for t in tensors}, nodes=(node,), inputs=("x",), outputs=("y",))
+
+    def sample(self, seed: int = 1) -> Sample:
+        """A random input."""
+        shape = (1, self.height, self.width, self.channels)
+        return Sample(self.name, np.random.default_rng(seed).integers(-128, 128, shape, np.int8))
 
 
 def gemm_cases(m: int, k: int, n: int) -> list[ConvCase]:

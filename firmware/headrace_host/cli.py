@@ -10,14 +10,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from headrace.config import MACHINES, ConfigError, NpuConfig, machine
-from headrace_host.benches import ConvCase, conv_cases, gemm_cases
+from headrace_host.benches import conv_cases, gemm_cases
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.network import compile_graph
 from headrace_host.errors import DeviceError, HostError
@@ -25,8 +24,9 @@ from headrace_host.files import write_bytes, write_json
 from headrace_host.models.fetch import fetch_cifar10, fetch_resnet8
 from headrace_host.models.graph import Graph
 from headrace_host.models.tflite_import import load_tflite
-from headrace_host.report import cost_table, layer_costs, timeline, total_cost
+from headrace_host.report import command_labels, cost_table, layer_costs, total_cost
 from headrace_host.session import Sample, Session, samples
+from headrace_sim.rtl.trace import chrome_trace
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out = Console(width=None if sys.stdout.isatty() else 140)
@@ -124,7 +124,8 @@ def run(
     if json_file is not None:
         write_json(json_file, session.to_dict())
     if timeline_file is not None:
-        write_json(timeline_file, timeline(session.model, session.runs[0]))
+        spans, labels = session.runs[0].spans, command_labels(session.model)
+        write_json(timeline_file, chrome_trace(spans, labels=labels))
     _verdict(session)
 
 
@@ -166,7 +167,7 @@ def bench(
         sessions = [_run(graph, config, backend, list(samples(graph, fetch_cifar10()[:1])), source=source)]
     else:
         cases = gemm_cases(size, size, size) if name is BenchName.gemm else conv_cases(divide)
-        sessions = [_bench_case(case, config, backend) for case in cases]
+        sessions = [_run(case.graph(), config, backend, [case.sample()]) for case in cases]
     for session in sessions:
         _show(session)
     if json_file is not None:
@@ -263,12 +264,6 @@ def _run(
             confidence = (int(scores[best]) + 128) / 256
             out.print(f"{sample.name:20} {classes[best]:11} {confidence:4.0%}{mark}", highlight=False)
     return session
-
-
-def _bench_case(case: ConvCase, config: NpuConfig, backend: Backend) -> Session:
-    graph = case.graph()
-    value = np.random.default_rng(1).integers(-128, 128, graph.tensors["x"].shape, np.int8)
-    return _run(graph, config, backend, [Sample(case.name, value)])
 
 
 def _show(session: Session) -> None:

@@ -14,23 +14,19 @@ from headrace.config import NpuConfig
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.driver import halted
 from headrace_host.errors import DeviceError
+from headrace_sim.rtl.trace import Span
 
 if TYPE_CHECKING:
     from headrace_sim.golden import GoldenMachine
 
 
-@dataclass(frozen=True)
-class Span:
-    """The command at ``index`` of the ring was in progress in cycles ``[begin, end)``, counted from the run's start."""
-
-    index: int
-    begin: int
-    end: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunStats:
-    """What a run cost. ``counters`` are the machine's, by name, empty where time does not exist (golden)."""
+    """What a run cost; both are empty where time does not exist (golden).
+
+    ``counters`` are the machine's, by name. ``spans`` say when each command was in an engine, in cycles from the start
+    of the run.
+    """
 
     counters: dict[str, int] = field(default_factory=dict)
     spans: tuple[Span, ...] = ()

@@ -1,14 +1,13 @@
-"""What a run cost, layer by layer: figures for people, JSON and a timeline."""
+"""What a run cost, layer by layer: figures for people, and labels for a timeline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.table import Table
 
-from headrace.isa import BY_OPCODE, COMMAND_BYTES
+from headrace.isa import BY_NAME, BY_OPCODE, COMMAND_BYTES
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import RunStats
 
@@ -32,8 +31,8 @@ class Cost:
 def layer_costs(model: CompiledModel, runs: Sequence[RunStats]) -> list[Cost]:
     """Costs of each layer, cycles averaged over ``runs``.
 
-    A layer's cycles are those between the completion of the layer before and its own, so that they add up to the run;
-    what overlaps with the layer before is not counted twice. The last layer on the machine ends with the run.
+    A layer's cycles run from when the layer before it gave up its engine to when it did itself, so that they add up to
+    the run. The last layer on the machine ends with the run.
     """
     ends = [_layer_ends(model, run) for run in runs if run.spans and run.counters]
     rows = []
@@ -83,11 +82,15 @@ def _cost(
 
 
 def _layer_ends(model: CompiledModel, run: RunStats) -> list[int]:
-    """Cycle at which each layer is complete, never before the layer in front of it."""
+    """Cycle at which each layer gives up its engine: MAC commands are done, or, without any, all commands are.
+
+    Layers overlap: the next one computes while the last tiles of this one drain.
+    """
     end_of = {span.index: span.end for span in run.spans}
     ends: list[int] = []
     for layer in model.layers:
-        own = max((end_of[i] for i in layer.commands if i in end_of), default=0)
+        products = [i for i in layer.commands if model.ring[i * COMMAND_BYTES] == BY_NAME["MAC"].opcode]
+        own = max((end_of[i] for i in products or layer.commands if i in end_of), default=0)
         ends.append(max([own, *ends[-1:]]))
     on_machine = [i for i, layer in enumerate(model.layers) if layer.commands]
     ends[on_machine[-1]] = max(run.counters["CYCLES"], ends[on_machine[-1]])
@@ -118,21 +121,8 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def timeline(model: CompiledModel, run: RunStats) -> dict[str, Any]:
-    """The run in the trace event format that Perfetto and chrome://tracing read; a microsecond stands for a cycle."""
+def command_labels(model: CompiledModel) -> dict[int, str]:
+    """What each command of the ring is, for a timeline: its name and its layer."""
+    names = {index: BY_OPCODE[model.ring[index * COMMAND_BYTES]].name for index in range(model.count)}
     owner = {index: layer.name for layer in model.layers for index in layer.commands}
-    events: list[dict[str, Any]] = []
-    for span in run.spans:
-        command = BY_OPCODE[model.ring[span.index * COMMAND_BYTES]]
-        events.append(
-            {
-                "name": f"{command.name} {owner.get(span.index, '')}".strip(),
-                "ph": "X",
-                "ts": span.begin,
-                "dur": max(span.end - span.begin, 1),
-                "pid": model.config.name,
-                "tid": command.engine.name,
-                "args": {"command": span.index},
-            }
-        )
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
+    return {index: f"{name} {owner.get(index, '')}".strip() for index, name in names.items()}

@@ -1,25 +1,18 @@
-"""The generated hardware as a device: Verilog emitted and compiled once for each machine, then kept in the cache."""
+"""The generated hardware as a device: its Verilog compiled by Verilator, with a memory model behind it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
-import headrace
-from headrace.cells import CellLibrary
 from headrace.config import NpuConfig
 from headrace_host.compiler.model import CompiledModel
-from headrace_host.device import Device, RunStats, Span
+from headrace_host.device import Device, RunStats
 from headrace_host.driver import Driver
 from headrace_host.errors import DeviceError
-from headrace_host.files import write_bytes
-from headrace_host.models.fetch import cache_folder
 from headrace_sim.rtl import (
     BuildError,
     DdrConfig,
-    Design,
     RtlSimulator,
     SimulationError,
     ToolMissing,
@@ -28,39 +21,10 @@ from headrace_sim.rtl import (
     build,
     spans,
 )
+from headrace_sim.rtl.machine import design
 
-TOP = "headrace"
 CYCLES_PER_COMMAND = 2_000_000
 """Cycles a command may take at the most before a run is given up; the watchdog stops a machine that stands still."""
-
-
-def design(config: NpuConfig) -> Design:
-    """The machine as Verilog. Emission takes seconds, so its result is cached by the content of the hardware sources."""
-    cached = cache_folder() / "verilog" / f"{config.name}-{_digest(config)}.json"
-    try:
-        content = json.loads(cached.read_text())
-    except (OSError, ValueError):
-        content = _emit(config)
-        write_bytes(cached, json.dumps(content).encode())
-    return Design(verilog=content["verilog"], top=TOP, axi_bits=config.axi_bits, classes=tuple(content["cells"]))
-
-
-def _emit(config: NpuConfig) -> dict[str, object]:
-    from headrace.npu import Npu
-    from headrace.verilog import emit
-
-    library = CellLibrary(TOP)
-    text = emit(Npu(config=config), TOP, library=library)
-    return {"verilog": text, "cells": [name for name, _ in library.modules()]}
-
-
-def _digest(config: NpuConfig) -> str:
-    """Changes with the machine, the hardware sources and the hardware description language."""
-    digest = hashlib.sha256(json.dumps([config.to_dict(), version("amaranth")]).encode())
-    root = Path(headrace.__file__).parent
-    for source in sorted(root.rglob("*.py")):
-        digest.update(str(source.relative_to(root)).encode() + source.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 class RtlDevice(Device):
@@ -112,7 +76,7 @@ class RtlDevice(Device):
                 self._waves = None
         except SimulationError as error:
             raise DeviceError(f"machine '{self.config.name}': {error}") from error
-        done = [Span(s.index, s.begin - begin, s.end - begin) for s in spans(simulator.trace_events())]
+        done = [replace(s, begin=s.begin - begin, end=s.end - begin) for s in spans(simulator.trace_events())]
         return RunStats(counters=counters, spans=tuple(done))
 
     def read_register(self, offset: int) -> int:

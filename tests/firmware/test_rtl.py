@@ -1,0 +1,71 @@
+"""Compiled networks on the generated hardware: the same bits as the golden model, and the cycles that are promised."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from headrace.config import machine
+from headrace_host.benches import ConvCase, conv_cases, gemm_cases
+from headrace_host.compiler.network import compile_graph
+from headrace_host.device import open_device
+from headrace_host.errors import DeviceError
+from headrace_host.models.graph import Graph
+from headrace_host.report import layer_costs, total_cost
+from headrace_host.session import Sample, Session, samples
+
+
+def run(graph: Graph, name: str, sample: Sample) -> Session:
+    """One exact inference on the hardware."""
+    session = Session.open(graph, compile_graph(graph, machine(name)), "rtl")
+    session.infer(sample)
+    assert session.exact
+    return session
+
+
+def test_residual_network_on_tiny(graphs: ModuleType) -> None:
+    build = graphs.Builder(11, (1, 7, 6, 5))
+    a = build.conv(build.source, 6, (3, 3), (2, 1))
+    b = build.add(build.conv(a, 6), a)
+    out = build.dense(build.flatten(build.pool(b, (4, 6), (1, 1))), 3)
+    session = run(build.graph(out), "tiny", Sample("image", build.image()))
+    rows = layer_costs(session.model, session.runs)
+    total = total_cost(session.model, session.runs)
+    assert sum(row.cycles or 0 for row in rows) == total.cycles
+    assert all(row.mac_utilization is None or row.mac_utilization <= 1 for row in rows)
+
+
+def test_a_halted_machine_names_command_and_layer(graphs: ModuleType) -> None:
+    """A window too small for the input stops the machine; a correct run afterwards works without a reset pin."""
+    build = graphs.Builder(12, (1, 5, 5, 4))
+    graph = build.graph(build.conv(build.source, 4))
+    model = compile_graph(graph, machine("tiny"))
+    device = open_device("rtl", model)
+    closed = replace(model, windows=model.windows[1:])
+    image = {graph.inputs[0]: build.image()}
+    with pytest.raises(DeviceError, match=re.escape("WINDOW in LOAD at command")):
+        device.infer(closed, image)
+    golden, _ = open_device("golden", model).infer(model, image)
+    outputs, _ = device.infer(model, image)
+    assert all((outputs[name] == golden[name]).all() for name in golden)
+
+
+@pytest.mark.regress
+def test_resnet8_utilisation_on_base(resnet8: Graph, cifar10: list[Path]) -> None:
+    session = run(resnet8, "base", next(samples(resnet8, cifar10[:1])))
+    assert total_cost(session.model, session.runs).mac_utilization > 0.92
+
+
+@pytest.mark.regress
+@pytest.mark.parametrize(
+    ("case", "least"),
+    [(gemm_cases(256, 256, 256)[0], 0.96), *zip(conv_cases(1), (0.99, 0.96, 0.92), strict=True)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_bench_utilisation_on_base(case: ConvCase, least: float) -> None:
+    session = run(case.graph(), "base", case.sample())
+    assert total_cost(session.model, session.runs).mac_utilization > least
