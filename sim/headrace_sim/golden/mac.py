@@ -116,11 +116,11 @@ def mac(f: Fields, pad: Scratchpad, ring: WeightRing, accumulators: Accumulators
         group = slice(first, min(first + feed.group_tiles, shape.n_tiles))
         if resident:
             for rows in feed.chunks(slice(0, len(feed.pixels))):
-                out[group, rows] = _tile(feed.gather(first, rows), weights[group, 0], config.lanes)
+                out[group, rows] = _tile(feed.gather(first, rows), weights[group, 0], config.word_bytes)
             continue
         for m in range(shape.m_tiles):
             for rows in feed.chunks(shape.rows_of(m)):
-                out[group, rows] = _tile(feed.gather(first, rows), weights[group, m], config.lanes)
+                out[group, rows] = _tile(feed.gather(first, rows), weights[group, m], config.word_bytes)
     accumulators.push(out, shape)
 
 
@@ -180,24 +180,24 @@ class _Feed:
         return np.moveaxis(codes, 3, 0).reshape(len(m), -1)
 
 
-def _tile(a: np.ndarray, weights: np.ndarray, lanes: int) -> np.ndarray:
+def _tile(a: np.ndarray, weights: np.ndarray, entry: int) -> np.ndarray:
     """Sums int32 [n, rows, C] of codes int8 [rows, terms] with weights int8 [n, C, terms].
 
     Raises:
-        Fault: OVERFLOW when a running sum, `lanes` products a step, leaves int32.
+        Fault: OVERFLOW when a running sum, judged after every entry, leaves int32.
     """
     n, cols, terms = weights.shape
     dtype: type[np.floating] = np.float32 if terms <= _FLOAT32_TERMS else np.float64
     left: np.ndarray = a.astype(dtype)
     right: np.ndarray = weights.reshape(n * cols, terms).astype(dtype)
     if terms >= _SAFE_TERMS and (np.abs(left) @ np.abs(right).T).max() >= 2.0**31:
-        _check_running_sums(left, right, lanes)
+        _check_running_sums(left, right, entry)
     return (left @ right.T).astype(np.int32).reshape(len(a), n, cols).transpose(1, 0, 2)
 
 
-def _check_running_sums(left: np.ndarray, right: np.ndarray, lanes: int) -> None:
+def _check_running_sums(left: np.ndarray, right: np.ndarray, entry: int) -> None:
     total = np.zeros((len(left), len(right)))
-    for start in range(0, left.shape[1], lanes):
-        total += left[:, start : start + lanes] @ right[:, start : start + lanes].T
+    for start in range(0, left.shape[1], entry):
+        total += left[:, start : start + entry] @ right[:, start : start + entry].T
         if total.max() >= 2.0**31 or total.min() < -(2.0**31):
             raise Fault(Cause.OVERFLOW, 0)
