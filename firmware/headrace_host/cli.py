@@ -164,16 +164,17 @@ def bench(
     if name is BenchName.network:
         source = fetch_resnet8()
         graph = load_tflite(source)
-        sessions = [_run(graph, config, backend, list(samples(graph, fetch_cifar10()[:1])), source=source)]
+        work = list(samples(graph, fetch_cifar10()[:1]))
+        sessions = {"resnet-8": _run(graph, config, backend, work, source=source)}
     else:
         cases = gemm_cases(size, size, size) if name is BenchName.gemm else conv_cases(divide)
-        sessions = [_run(case.graph(), config, backend, [case.sample()]) for case in cases]
-    for session in sessions:
+        sessions = {case.name: _run(case.graph(), config, backend, [case.sample()]) for case in cases}
+    for session in sessions.values():
         _show(session)
     if json_file is not None:
         content: dict[str, Any] = {"bench": name.value, "machine": config.name, "backend": backend.value}
-        write_json(json_file, content | {"cases": [session.to_dict() for session in sessions]})
-    for session in sessions:
+        write_json(json_file, content | {"results": [session.bench_result(name) for name, session in sessions.items()]})
+    for session in sessions.values():
         _verdict(session)
 
 

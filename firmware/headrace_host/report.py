@@ -31,16 +31,15 @@ class Cost:
 def layer_costs(model: CompiledModel, runs: Sequence[RunStats]) -> list[Cost]:
     """Costs of each layer, cycles averaged over ``runs``.
 
-    A layer's cycles run from when the layer before it gave up its engine to when it did itself, so that they add up to
-    the run. The last layer on the machine ends with the run.
+    Layers overlap, so time is divided at the ends of their MAC commands (of all commands, for a layer without any): the
+    cycles since the end before go to the layer of the command that ended. The layers' cycles add up to the run's.
     """
-    ends = [_layer_ends(model, run) for run in runs if run.spans and run.counters]
+    measured = [_layer_cycles(model, run) for run in runs if run.spans and run.counters]
     rows = []
     for position, layer in enumerate(model.layers):
         cycles = None
-        if ends and layer.commands:
-            spans = [e[position] - (e[position - 1] if position else 0) for e in ends]
-            cycles = round(sum(spans) / len(spans))
+        if measured and layer.commands:
+            cycles = round(sum(cycles[position] for cycles in measured) / len(measured))
         rows.append(
             _cost(
                 model, layer.name, layer.operator, layer.precision, layer.macs, cycles, layer.read_bytes,
@@ -81,20 +80,19 @@ def _cost(
     )
 
 
-def _layer_ends(model: CompiledModel, run: RunStats) -> list[int]:
-    """Cycle at which each layer gives up its engine: MAC commands are done, or, without any, all commands are.
-
-    Layers overlap: the next one computes while the last tiles of this one drain.
-    """
-    end_of = {span.index: span.end for span in run.spans}
-    ends: list[int] = []
-    for layer in model.layers:
+def _layer_cycles(model: CompiledModel, run: RunStats) -> list[int]:
+    """Cycles of each layer of one run, see `layer_costs`; what follows the last end goes to the layer it ended."""
+    owner: dict[int, int] = {}
+    for position, layer in enumerate(model.layers):
         products = [i for i in layer.commands if model.ring[i * COMMAND_BYTES] == BY_NAME["MAC"].opcode]
-        own = max((end_of[i] for i in products or layer.commands if i in end_of), default=0)
-        ends.append(max([own, *ends[-1:]]))
-    on_machine = [i for i, layer in enumerate(model.layers) if layer.commands]
-    ends[on_machine[-1]] = max(run.counters["CYCLES"], ends[on_machine[-1]])
-    return ends
+        owner |= dict.fromkeys(products or layer.commands, position)
+    cycles = [0] * len(model.layers)
+    before = last = 0
+    for end, position in sorted((span.end, owner[span.index]) for span in run.spans if span.index in owner):
+        cycles[position] += end - before
+        before, last = end, position
+    cycles[last] += run.counters["CYCLES"] - before
+    return cycles
 
 
 def cost_table(title: str, rows: Sequence[Cost]) -> Table:

@@ -69,14 +69,14 @@ class RtlDevice(Device):
             if self._waves is not None:
                 simulator.start_waves(self._waves)
             simulator.clear_trace()
-            begin = simulator.cycle
             counters = self._driver.execute(model)
             if self._waves is not None:
                 simulator.stop_waves()
                 self._waves = None
         except SimulationError as error:
             raise DeviceError(f"machine '{self.config.name}': {error}") from error
-        done = [replace(s, begin=s.begin - begin, end=s.end - begin) for s in spans(simulator.trace_events())]
+        start = self._interrupt - counters["CYCLES"]
+        done = [replace(s, begin=s.begin - start, end=s.end - start) for s in spans(simulator.trace_events())]
         return RunStats(counters=counters, spans=tuple(done))
 
     def read_register(self, offset: int) -> int:
@@ -91,3 +91,4 @@ class RtlDevice(Device):
         """Run the clock until the interrupt."""
         if not self._simulator.run_until_interrupt(self._limit):
             raise DeviceError(f"machine '{self.config.name}' did not finish in {self._limit} cycles; record its waves")
+        self._interrupt = self._simulator.cycle

@@ -97,6 +97,12 @@ class Session:
         """Whether every output equalled all it was compared with; None when it was compared with nothing."""
         return not self.differing if self.compared_with else None
 
+    def bench_result(self, name: str) -> dict[str, Any]:
+        """What benchmark `name` reports of this network: its total from doorbell to interrupt, layers and counters."""
+        found = self.to_dict()
+        about = {key: found[key] for key in ("exact", "compared_with", "images", "layers", "counters")}
+        return found["total"] | {"name": name} | about
+
     def to_dict(self) -> dict[str, Any]:
         """Everything measured, for JSON."""
         return {

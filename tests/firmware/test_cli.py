@@ -58,7 +58,7 @@ def test_bench_gemm_on_golden(tmp_path: Path) -> None:
     figures = tmp_path / "gemm.json"
     assert invoke("bench", "gemm", "--backend", "golden", "--size", 32, "-m", "odd", "--json", figures).exit_code == 0
     content = json.loads(figures.read_text())
-    assert content["cases"][0]["total"]["macs"] == 32**3
+    assert content["results"][0]["macs"] == 32**3
 
 
 def test_assembly_round_trip(resnet8_path: Path, tmp_path: Path) -> None:
