@@ -63,10 +63,9 @@ def gemm_cases(m: int, k: int, n: int) -> list[ConvCase]:
 def conv_cases(scale: int) -> list[ConvCase]:
     """Convolutions of ResNet-50's stages, channels divided by ``scale`` for small machines."""
     c64, c256 = 64 // scale, 256 // scale
+    large = {"height": 56, "width": 56, "channels": c64, "filters": c64}
     return [
-        ConvCase(name=f"conv-3x3s1-{c64}-{c64}-56x56", height=56, width=56, channels=c64, filters=c64, kernel=3),
-        ConvCase(
-            name=f"conv-3x3s2-{c64}-{c64}-56x56", height=56, width=56, channels=c64, filters=c64, kernel=3, stride=2
-        ),
+        ConvCase(name=f"conv-3x3s1-{c64}-{c64}-56x56", **large, kernel=3),
+        ConvCase(name=f"conv-3x3s2-{c64}-{c64}-56x56", **large, kernel=3, stride=2),
         ConvCase(name=f"conv-1x1s1-{c256}-{c64}-28x28", height=28, width=28, channels=c256, filters=c64),
     ]

@@ -12,6 +12,9 @@ from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import RunStats
 
 
+_COMPUTING = {BY_NAME["MAC"].opcode, BY_NAME["VECTOR"].opcode}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """One row: ``cycles`` and what follows from them are None where time does not exist (golden)."""
@@ -31,8 +34,8 @@ class Cost:
 def layer_costs(model: CompiledModel, runs: Sequence[RunStats]) -> list[Cost]:
     """Costs of each layer, cycles averaged over ``runs``.
 
-    Layers overlap, so time is divided at the ends of their MAC commands (of all commands, for a layer without any): the
-    cycles since the end before go to the layer of the command that ended. The layers' cycles add up to the run's.
+    Layers overlap, so time is divided at the ends of MAC and VECTOR commands: the cycles since the end before go to the
+    layer of the command that ended. The layers' cycles add up to the run's.
     """
     measured = [_layer_cycles(model, run) for run in runs if run.spans and run.counters]
     rows = []
@@ -84,8 +87,7 @@ def _layer_cycles(model: CompiledModel, run: RunStats) -> list[int]:
     """Cycles of each layer of one run, see `layer_costs`; what follows the last end goes to the layer it ended."""
     owner: dict[int, int] = {}
     for position, layer in enumerate(model.layers):
-        products = [i for i in layer.commands if model.ring[i * COMMAND_BYTES] == BY_NAME["MAC"].opcode]
-        owner |= dict.fromkeys(products or layer.commands, position)
+        owner |= {i: position for i in layer.commands if model.ring[i * COMMAND_BYTES] in _COMPUTING}
     cycles = [0] * len(model.layers)
     before = last = 0
     for end, position in sorted((span.end, owner[span.index]) for span in run.spans if span.index in owner):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,8 @@ from headrace_host.compiler.layout import View, tensor_words
 from headrace_host.compiler.operands import Location, Memory, Sink, Source, packed_pixels
 from headrace_host.compiler.packing import entry_bytes, pack_weights
 from headrace_host.compiler.programs import place, requantise_steps
-from headrace_host.compiler.tiling import ConvShape, Tiles, cut_tiles, strip_rows
+from headrace_host.compiler.stream import Planned
+from headrace_host.compiler.tiling import ConvShape, Tiles, cut_tiles, growing_strips, strip_rows
 from headrace_host.quantise import AddConstants, RequantConstants
 
 
@@ -71,9 +74,11 @@ class MacLowering:
         """Strips in order: fetch the input, compute, drain, send the output on."""
         plan, layer, memory = self._plan, self._layer, self._memory
         source, residual, sink = self._operands(plan)
-        if plan.once:
-            self._stream_weights(plan, plan.strips[0])
+        commands = len(memory.recorder.commands)
         fetched = self._fetch(plan.strips[0], source, residual)
+        loads = memory.recorder.commands[commands:]
+        if plan.once:
+            self._stream_weights(plan, plan.strips[0], behind=loads)
         installed = self._install()
         for position, strip in enumerate(plan.strips):
             here, hold = fetched, False
@@ -109,32 +114,41 @@ class MacLowering:
         n_tiles = -(-shape.out_c // config.cols)
         replay = entries <= config.ring_entries
         hold = replay and entries * n_tiles <= config.ring_entries
-        limits = self._strip_limits(entries, n_tiles)
-        strips = strip_rows(shape.out_h, *limits) if limits else self._overlapping_strips(hold)
+        strips = self._strips(entries, n_tiles) or self._overlapping_strips(hold)
         return _Plan(strips, entries, n_tiles, hold and len(strips) > 1, replay)
 
-    def _strip_limits(self, entries: int, n_tiles: int) -> tuple[int, int, int, int] | None:
-        """Largest strip, rows of a whole tile, first and last strip in output rows; None when all is on chip."""
+    def _strips(self, entries: int, n_tiles: int) -> list[tuple[int, int]] | None:
+        """Strips that overlap loads, work and stores; None when input and output are on chip."""
         layer, config, shape = self._layer, self._config, self._shape
         tile_rows = max(1, config.rows * config.accs // shape.out_w)
-        largest = shape.out_h
-        while not self._fits(largest):
-            if largest == 1:
-                raise OutOfScratchpad(layer.name)
-            largest = -(-largest // 2) if largest > 2 * tile_rows else largest - 1
+        largest = self._largest_strip(tile_rows)
         from_ddr = layer.source.view is None or layer.source.loaded < layer.source.pixels
-        to_ddr = layer.output.ddr is not None
-        first, last = largest, largest
-        if from_ddr:
-            first = self._first_strip(entries, n_tiles, largest)
-        if to_ddr:
-            last = max(1, min(tile_rows // 4, largest))
-        if not (from_ddr or to_ddr):
+        if not (from_ddr or layer.output.ddr is not None):
             return None
         if largest == shape.out_h:
             largest = -(-largest // 4)
-        largest = max(largest // tile_rows * tile_rows, min(largest, tile_rows))
-        return largest, tile_rows, min(first, shape.out_h), last
+        if largest > tile_rows:
+            largest -= largest % tile_rows
+        compute = 2 * entries * n_tiles * shape.out_w / config.rows
+        load = shape.stride.y * shape.in_w * layer.source.channels / layer.source.packed / config.axi_bytes
+        weights = entries * n_tiles * config.entry_beats
+        growth = [largest]
+        if from_ddr:
+            # The smallest strip whose work covers the weights and a next strip of its size, half a tile at the least.
+            first = max(1, -(-tile_rows // 2), math.ceil(weights / (compute - load)) if compute > load else 1)
+            unit = -(-(config.rows << self._interleave()) // shape.out_w)
+            growth = growing_strips(first=first, largest=largest, compute=compute, load=load, busy=weights, unit=unit)
+        last = max(1, min(tile_rows // 4, largest)) if layer.output.ddr is not None else 0
+        return strip_rows(shape.out_h, growth, last)
+
+    def _largest_strip(self, tile_rows: int) -> int:
+        """Most output rows of which two strips fit beside what is resident."""
+        rows = self._shape.out_h
+        while not self._fits(rows):
+            if rows == 1:
+                raise OutOfScratchpad(self._layer.name)
+            rows = -(-rows // 2) if rows > 2 * tile_rows else rows - 1
+        return rows
 
     def _overlapping_strips(self, hold: bool) -> list[tuple[int, int]]:
         """Two strips for a layer on chip, so that work goes on while the last tiles of the layer before drain.
@@ -151,16 +165,6 @@ class MacLowering:
         if not hold or split < 1:
             return [(0, shape.out_h)]
         return [(0, split), (split, shape.out_h)]
-
-    def _first_strip(self, entries: int, n_tiles: int, largest: int) -> int:
-        """Rows of the first strip: its work must cover the weights that stream in meanwhile, and it starts cold."""
-        config, shape = self._config, self._shape
-        cycles_a_row = 2 * entries * n_tiles * shape.out_w / config.rows
-        weight_beats = entries * n_tiles * config.entry_beats
-        rows = -(-weight_beats * 2 // max(1, int(cycles_a_row)))
-        # Half a tile at least, so that the next strip's load has time.
-        rows = max(rows, -(-config.rows * config.accs // (2 * shape.out_w)), 1)
-        return min(rows, largest)
 
     def _fits(self, rows: int) -> bool:
         """Whether two input and two output strips of ``rows`` output rows fit beside what is resident."""
@@ -211,13 +215,23 @@ class MacLowering:
         side = None if residual is None else residual.fetch(strip[0] * shape.out_w, strip[1] * shape.out_w)
         return main, side
 
-    def _stream_weights(self, plan: _Plan, strip: tuple[int, int]) -> None:
-        """WEIGHT commands of one strip (of all strips when the entries are held)."""
+    def _stream_weights(self, plan: _Plan, strip: tuple[int, int], behind: Sequence[Planned] = ()) -> None:
+        """WEIGHT commands of one strip (of all strips when the entries are held).
+
+        With ``behind``, loads that the layer cannot start without, all n tiles but the first stream after them.
+        """
         label, recorder = self._layer.label, self._memory.recorder
         if plan.replay:
-            total = plan.entries * plan.n_tiles
+            total, at, tag = plan.entries * plan.n_tiles, self._weights_at, label & 0xFF
+            if behind and plan.n_tiles > 1:
+                # The second command waits as if it read what the loads write.
+                after = [replace(access, write=False) for load in behind for access in load.accesses if access.write]
+                recorder.emit("WEIGHT", label, ddr=at, entries=plan.entries, tag=tag)
+                at += plan.entries * entry_bytes(self._config)
+                recorder.emit("WEIGHT", label, after, ddr=at, entries=total - plan.entries, tag=tag)
+                return
             emit = recorder.emit_early if plan.once else recorder.emit
-            emit("WEIGHT", label, ddr=self._weights_at, entries=total, tag=label & 0xFF)
+            emit("WEIGHT", label, ddr=at, entries=total, tag=tag)
             return
         pixels = (strip[1] - strip[0]) * self._shape.out_w
         repeat = cut_tiles(self._config, pixels, self._interleave()).m_tiles

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headrace.config import NpuConfig
 from headrace_host.compiler.packing import entries_per_tile, fold_taps
 from headrace_host.models.graph import Padding, Pair
+
+COMMAND_CYCLES = 150
+"""Latency of a LOAD from issue to completion beyond its data, which strips must hide too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +77,34 @@ def cut_tiles(config: NpuConfig, pixels: int, interleave: int) -> Tiles:
     return Tiles(m_tiles, t_count * unit, (groups - (m_tiles - 1) * t_count) * unit)
 
 
-def strip_rows(total: int, largest: int, unit: int, first: int, last: int) -> list[tuple[int, int]]:
-    """Cut ``total`` rows into strips: one of at most ``first``, equal ones of at most ``largest``, one of ``last``.
-
-    Strips of more than ``unit`` rows end on a multiple of ``unit`` where they can.
-    """
-    if total <= largest and first >= total:
-        return [(0, total)]
-    first = min(first, largest, total)
-    last = min(last, largest, total - first)
-    middle = total - first - last
-    count = -(-middle // largest)
-    size = -(-middle // count) if count else 0
-    if size > unit:
-        size = min(-(-size // unit) * unit, largest)
-    bounds = [0, first]
-    while total - last - bounds[-1] > 0:
-        bounds.append(min(bounds[-1] + size, total - last))
+def strip_rows(total: int, growth: Sequence[int], last: int) -> list[tuple[int, int]]:
+    """Cut ``total`` rows into strips of the sizes in ``growth``, its final size repeating, and one of ``last`` rows."""
+    last = min(last, total - min(growth[0], total))
+    bounds = [0]
+    sizes = itertools.chain(growth, itertools.repeat(growth[-1]))
+    while bounds[-1] < total - last:
+        bounds.append(min(bounds[-1] + next(sizes), total - last))
     if last:
         bounds.append(total)
     return list(itertools.pairwise(bounds))
+
+
+def growing_strips(*, first: int, largest: int, compute: float, load: float, busy: float, unit: int) -> list[int]:
+    """Sizes of strips, each of which can be loaded while the one before it computes.
+
+    ``compute`` and ``load`` are cycles of a row; ``busy`` are cycles for which something else takes the bus during the
+    first strip (weights, say). Sizes are multiples of ``unit`` rows where they exceed it.
+    """
+    sizes = [min(first, largest)]
+    budget = sizes[0] * compute - busy
+    while sizes[-1] < largest:
+        rows = int((budget - COMMAND_CYCLES) / load) if load else largest
+        if rows > unit:
+            rows -= rows % unit
+        # A strip never shrinks: where loading is the bottleneck, small ones would only add commands.
+        grown = min(max(rows, sizes[-1]), largest)
+        if grown == sizes[-1] and budget >= grown * compute:
+            break
+        sizes.append(grown)
+        budget = grown * compute
+    return sizes
