@@ -11,7 +11,6 @@ from headrace.isa import BY_NAME, BY_OPCODE, COMMAND_BYTES
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import RunStats
 
-
 _COMPUTING = {BY_NAME["MAC"].opcode, BY_NAME["VECTOR"].opcode}
 
 
