@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ class MacLayer:
     residual: Location | None = None
     add: AddConstants | None = None
     residual_first: bool = False
+    pooled: bool = False
+    """What reads the output next is a pass of the dataflow array alone, which can begin with the first channels."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,23 @@ class _Plan:
     n_tiles: int
     hold: bool  # all weights stay in the ring over the strips
     replay: bool  # an n tile's weights stay over its m tiles
+    cuts: tuple[int, ...] = ()  # n tiles at which a strip is cut into pieces
 
     @property
     def once(self) -> bool:
         """Weights are streamed once for all strips."""
         return self.hold or len(self.strips) == 1
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one MAC command and its EPILOGUE compute: output rows ``strip`` by n tiles ``[first_tile, end_tile)``."""
+
+    strip: tuple[int, int]
+    pixels: int
+    tiles: Tiles
+    first_tile: int
+    end_tile: int
 
 
 class MacLowering:
@@ -90,16 +105,16 @@ class MacLowering:
             first, last = strip[0] * self._shape.out_w, strip[1] * self._shape.out_w
             view, at = sink.open(first)
             tiles = cut_tiles(self._config, last - first, self._interleave())
-            self._emit_mac(plan, strip, last - first, tiles, here[0], hold=hold)
-            self._emit_epilogue(plan, last - first, tiles, here[1], (view, at), installed)
+            for first_tile, end_tile in itertools.pairwise((0, *plan.cuts, plan.n_tiles)):
+                piece = _Piece(strip, last - first, tiles, first_tile, end_tile)
+                self._emit_mac(plan, piece, here[0], hold=hold)
+                self._emit_epilogue(piece, here[1], (view, at), installed)
             sink.close(first, last, view, at)
         memory.release_buffers()
         output = layer.output
-        output.loaded, output.writer, output.settled = (
-            output.pixels,
-            layer.label,
-            plan.strips[-1][0] * self._shape.out_w,
-        )
+        output.loaded, output.writer = output.pixels, layer.label
+        output.settled = plan.strips[-1][0] * self._shape.out_w
+        output.settled_channels = plan.cuts[-1] * self._config.cols if plan.cuts else 0
 
     def _install(self) -> Installed:
         layer = self._layer
@@ -114,8 +129,24 @@ class MacLowering:
         n_tiles = -(-shape.out_c // config.cols)
         replay = entries <= config.ring_entries
         hold = replay and entries * n_tiles <= config.ring_entries
-        strips = self._strips(entries, n_tiles) or self._overlapping_strips(hold)
-        return _Plan(strips, entries, n_tiles, hold and len(strips) > 1, replay)
+        strips = self._strips(entries, n_tiles)
+        cuts: tuple[int, ...] = ()
+        if strips is None:
+            cuts = self._channel_cuts(n_tiles) if replay else ()
+            strips = [(0, shape.out_h)] if cuts else self._overlapping_strips(hold)
+        return _Plan(strips, entries, n_tiles, hold and len(strips) > 1, replay, cuts)
+
+    def _channel_cuts(self, n_tiles: int) -> tuple[int, ...]:
+        """Where to cut the output channels so that a pooling layer runs beside the last ones; () to cut rows instead.
+
+        Pieces share no scratchpad word. Rows are cut when the layer before must drain meanwhile.
+        """
+        config, layer = self._config, self._layer
+        if not layer.pooled or layer.source.writer == layer.label - 1:
+            return ()
+        unit = math.lcm(config.word_bytes, config.cols, config.vector_lanes) // config.cols
+        cut = (n_tiles - 1) // unit * unit
+        return (cut,) if cut else ()
 
     def _strips(self, entries: int, n_tiles: int) -> list[tuple[int, int]] | None:
         """Strips that overlap loads, work and stores; None when input and output are on chip."""
@@ -144,6 +175,8 @@ class MacLowering:
     def _largest_strip(self, tile_rows: int) -> int:
         """Most output rows of which two strips fit beside what is resident."""
         rows = self._shape.out_h
+        if not self._fits(rows):
+            self._memory.free_retired()
         while not self._fits(rows):
             if rows == 1:
                 raise OutOfScratchpad(self._layer.name)
@@ -245,47 +278,43 @@ class MacLowering:
         return max(0, self._layer.source.shift - (stride.bit_length() - 1))
 
     def _emit_epilogue(
-        self,
-        plan: _Plan,
-        pixels: int,
-        tiles: Tiles,
-        residual: tuple[View, int] | None,
-        target: tuple[View, int],
-        installed: Installed,
+        self, piece: _Piece, residual: tuple[View, int] | None, target: tuple[View, int], installed: Installed
     ) -> None:
         layer, (view, at), config = self._layer, target, self._config
-        accesses = [*installed.accesses, view.access(config, write=True, pixels=(at, at + pixels))]
+        channels = (piece.first_tile * config.cols, min(piece.end_tile * config.cols, self._shape.out_c))
+        written = view.access(config, write=True, pixels=(at, at + piece.pixels), channels=channels)
+        accesses = [*installed.accesses, written]
         side: dict[str, int] = {}
         if residual is not None:
             res_view, res_at = residual
-            accesses.append(res_view.access(config, write=False, pixels=(res_at, res_at + pixels)))
-            side = {"res_enable": 1, **res_view.fields("res", pixel=res_at, typed=True)}
+            read = res_view.access(config, write=False, pixels=(res_at, res_at + piece.pixels), channels=channels)
+            accesses.append(read)
+            side = {"res_enable": 1, **res_view.fields("res", pixel=res_at, channel=channels[0], typed=True)}
         sink = layer.add or layer.requant
         self._memory.recorder.emit(
             "EPILOGUE",
             layer.label,
             accesses,
-            **view.fields("out", pixel=at, typed=True),
+            **view.fields("out", pixel=at, channel=channels[0], typed=True),
             **side,
             ilv=self._interleave(),
-            n_tiles=plan.n_tiles,
-            m_tiles=tiles.m_tiles,
-            m_count=pixels,
-            t_count=tiles.t_count,
-            t_last=tiles.t_last,
-            channels=self._shape.out_c,
+            n_tiles=piece.end_tile - piece.first_tile,
+            m_tiles=piece.tiles.m_tiles,
+            m_count=piece.pixels,
+            t_count=piece.tiles.t_count,
+            t_last=piece.tiles.t_last,
+            channels=channels[1] - channels[0],
             ctx=installed.ctx,
             wraps=installed.wraps,
-            idx_base=installed.idx_base,
+            idx_base=installed.idx_base + piece.first_tile * config.acc_beats,
             zp=sink.zero_point,
             lo=sink.act_min,
             hi=sink.act_max,
         )
 
-    def _emit_mac(
-        self, plan: _Plan, strip: tuple[int, int], pixels: int, tiles: Tiles, source: tuple[View, int], *, hold: bool
-    ) -> None:
+    def _emit_mac(self, plan: _Plan, piece: _Piece, source: tuple[View, int], *, hold: bool) -> None:
         layer, shape, config = self._layer, self._shape, self._config
+        strip, tiles = piece.strip, piece.tiles
         first_row, end_row = shape.input_rows(*strip)
         view, at = source
         count = (end_row - first_row) * shape.in_w
@@ -293,7 +322,7 @@ class MacLowering:
         read = view.access(config, write=False, pixels=(at // packed, -(-(at + count) // packed)))
         if layer.shape.pointwise:
             # One long row: the machine's row counters need no wrap.
-            image = {"in_h": 1, "in_w": count, "out_w": pixels}
+            image = {"in_h": 1, "in_w": count, "out_w": piece.pixels}
         else:
             image = {
                 "in_h": end_row - first_row,
@@ -313,7 +342,7 @@ class MacLowering:
             hold=int(hold),
             ilv=self._interleave(),
             pad_value=layer.pad_value & 0xFF,
-            m_count=pixels,
+            m_count=piece.pixels,
             kh=shape.kernel.y,
             kw=shape.kernel.x,
             cw=1 if self._fold else -(-shape.in_c // config.word_bytes),
@@ -321,7 +350,7 @@ class MacLowering:
             stride_x=shape.stride.x,
             dil_y=shape.dilation.y,
             dil_x=shape.dilation.x,
-            n_tiles=plan.n_tiles,
+            n_tiles=piece.end_tile - piece.first_tile,
             m_tiles=tiles.m_tiles,
             t_count=tiles.t_count,
             t_last=tiles.t_last,

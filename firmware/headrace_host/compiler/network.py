@@ -105,10 +105,12 @@ class _Attempt:
         for label, unit in enumerate(work.units):
             self._memory.label = label
             self._lower(label, unit)
+            # What this layer read last stays for one more layer, so that the next one need not wait to overwrite it.
+            self._memory.free_retired()
             for name in work.activations(graph, unit):
                 readers[name] -= 1
                 if not readers[name]:
-                    self._memory.free(self._locations[name])
+                    self._memory.retired.append(self._locations[name])
         return self._finish(inputs, [self._output(name) for name in graph.outputs])
 
     def _input(self, name: str) -> Binding:
@@ -203,12 +205,21 @@ class _Attempt:
             source=self._location(node.inputs[0]),
             output=output,
             pad_value=graph.tensors[node.inputs[0]].zero_point,
+            pooled=self._pooled(unit),
         )
         if unit.add is None:
             return layer
         first = unit.add.inputs[0] != node.output
         residual = self._location(unit.add.inputs[0] if first else unit.add.inputs[1])
         return replace(layer, residual=residual, add=quantise.addition(graph, unit.add), residual_first=first)
+
+    def _pooled(self, unit: Unit) -> bool:
+        """Whether the unit that runs next pools this one's output."""
+        units = self._work.units
+        following = units.index(unit) + 1
+        if following == len(units) or not isinstance(units[following].node, AvgPool | MaxPool):
+            return False
+        return self._work.resolve(unit.output) in self._work.activations(self._graph, units[following])
 
     def _vector(self, label: int, node: Node, output: Location) -> None:
         sources = [self._location(name) for name in node.inputs]

@@ -16,7 +16,7 @@ class Location:
 
     A folded tensor packs ``packed`` image pixels into each of these pixels; otherwise ``packed`` is 1. ``loaded``
     counts the leading pixels that the scratchpad already holds. Layer ``writer`` produced it; its last command wrote
-    the pixels from ``settled`` on.
+    the pixels from ``settled`` on, or the channels from ``settled_channels`` on.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Location:
     loaded: int = 0
     writer: int = -1
     settled: int = 0
+    settled_channels: int = 0
 
 
 def packed_pixels(location: Location, pixels: int) -> int:
@@ -46,27 +47,38 @@ class Memory:
     scratchpad: ScratchpadAllocator
     ddr_base: int
     label: int = 0
+    retired: list[Location] = field(default_factory=list)
+    """Tensors that nothing reads any more; they give way when room is needed."""
     _buffers: list[Region] = field(default_factory=list)
 
     def place(self, location: Location, *, prefer: int) -> bool:
         """Give ``location`` room for all of it in the scratchpad; False when there is none."""
         words = tensor_words(self.config, location.pixels, location.channels, location.shift)
-        region = self.scratchpad.allocate(words, prefer=prefer)
+        region = self._allocate(words, prefer)
         if region is None:
             return False
         location.region = region
         location.view = make_view(self.config, region.start, location.pixels, location.channels, location.shift)
         return True
 
-    def free(self, location: Location) -> None:
-        """Give the scratchpad room of ``location`` back."""
-        if location.region is not None:
-            self.scratchpad.release(location.region)
-        location.region = location.view = None
+    def _allocate(self, words: int, prefer: int) -> Region | None:
+        region = self.scratchpad.allocate(words, prefer=prefer)
+        if region is None and self.retired:
+            self.free_retired()
+            region = self.scratchpad.allocate(words, prefer=prefer)
+        return region
+
+    def free_retired(self) -> None:
+        """Give the scratchpad room of retired tensors back."""
+        for location in self.retired:
+            if location.region is not None:
+                self.scratchpad.release(location.region)
+            location.region = location.view = None
+        self.retired.clear()
 
     def buffer(self, pixels: int, channels: int, shift: int, *, prefer: int) -> View | None:
         """A strip buffer that lives until `release_buffers`."""
-        region = self.scratchpad.allocate(tensor_words(self.config, pixels, channels, shift), prefer=prefer)
+        region = self._allocate(tensor_words(self.config, pixels, channels, shift), prefer)
         if region is None:
             return None
         self._buffers.append(region)

@@ -98,13 +98,9 @@ def growing_strips(*, first: int, largest: int, compute: float, load: float, bus
     sizes = [min(first, largest)]
     budget = sizes[0] * compute - busy
     while sizes[-1] < largest:
-        rows = int((budget - COMMAND_CYCLES) / load) if load else largest
-        if rows > unit:
-            rows -= rows % unit
-        # A strip never shrinks: where loading is the bottleneck, small ones would only add commands.
-        grown = min(max(rows, sizes[-1]), largest)
-        if grown == sizes[-1] and budget >= grown * compute:
-            break
-        sizes.append(grown)
-        budget = grown * compute
+        rows = int((budget - COMMAND_CYCLES) / load)
+        # Where loading is the bottleneck, small strips would only add commands.
+        rows = max(rows - rows % unit if rows > unit else rows, 2 * sizes[-1])
+        sizes.append(min(rows, largest))
+        budget = sizes[-1] * compute
     return sizes

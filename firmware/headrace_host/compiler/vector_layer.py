@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from headrace_host.compiler.constants import ConstantStore
@@ -46,26 +47,33 @@ class VectorLowering:
         self._layer.output.loaded = self._layer.output.pixels
 
     def _pool(self) -> None:
-        """Each output row is a command: loops over window, channel block, output column."""
+        """Commands for channels that are complete early and for the rest, for each output row."""
+        source = self._layer.source
+        cuts = (0, source.settled_channels, source.channels) if source.settled_channels else (0, source.channels)
+        for first, last in itertools.pairwise(cuts):
+            for y in range(self._layer.shape.out_h):
+                self._pool_row(y, first, last)
+
+    def _pool_row(self, y: int, low: int, high: int) -> None:
+        """Channels ``[low, high)`` of output row ``y``: loops over window, channel block, output column."""
         shape, lanes = self._layer.shape, self._config.vector_lanes
-        window = shape.kernel.y * shape.kernel.x
+        window, blocks = shape.kernel.y * shape.kernel.x, -(-(high - low) // lanes)
         columns = shape.out_w
         if self._installed.wraps:
-            columns = max(1, self._config.gasket_beats // (window * self._blocks))
-        for y in range(shape.out_h):
-            for first in range(0, shape.out_w, columns):
-                count = min(columns, shape.out_w - first)
-                at = y * shape.stride.y * shape.in_w + first * shape.stride.x
-                rows = (shape.kernel.y - 1) * shape.in_w + (count - 1) * shape.stride.x + shape.kernel.x
-                loops = {
-                    **{"n0": shape.kernel.x, "x_dp0": 1},
-                    **{"n1": shape.kernel.y, "x_dp1": shape.in_w},
-                    **{"n2": self._blocks, "x_dc2": lanes, "idx_loop": 2},
-                    **{"n3": count, "x_dp3": shape.stride.x},
-                    **{"m0": self._blocks, "o_dc0": lanes, "m1": count, "o_dp1": 1},
-                }
-                target = y * shape.out_w + first
-                self._emit(loops, (at, at + rows), (target, target + count))
+            columns = max(1, self._config.gasket_beats // (window * blocks))
+        for first in range(0, shape.out_w, columns):
+            count = min(columns, shape.out_w - first)
+            at = y * shape.stride.y * shape.in_w + first * shape.stride.x
+            rows = (shape.kernel.y - 1) * shape.in_w + (count - 1) * shape.stride.x + shape.kernel.x
+            loops = {
+                **{"n0": shape.kernel.x, "x_dp0": 1},
+                **{"n1": shape.kernel.y, "x_dp1": shape.in_w},
+                **{"n2": blocks, "x_dc2": lanes, "idx_loop": 2},
+                **{"n3": count, "x_dp3": shape.stride.x},
+                **{"m0": blocks, "o_dc0": lanes, "m1": count, "o_dp1": 1},
+            }
+            target = y * shape.out_w + first
+            self._emit(loops, (at, at + rows), (target, target + count), (low, high))
 
     def _sum(self) -> None:
         """Pixels in chunks that a loop counter and, when the pass wraps, the gasket can hold."""
@@ -80,18 +88,24 @@ class VectorLowering:
                 **{"n1": count, "x_dp1": 1, "y_dp1": 1},
                 **{"m0": self._blocks, "o_dc0": lanes, "m1": count, "o_dp1": 1},
             }
-            self._emit(loops, (first, first + count), (first, first + count))
+            span = (first, first + count)
+            self._emit(loops, span, span, (0, self._layer.source.channels))
 
-    def _emit(self, loops: dict[str, int], read: tuple[int, int], written: tuple[int, int]) -> None:
+    def _emit(
+        self, loops: dict[str, int], read: tuple[int, int], written: tuple[int, int], channels: tuple[int, int]
+    ) -> None:
         layer, config = self._layer, self._config
         x, out = layer.source.view, layer.output.view
         assert x is not None and out is not None
         accesses = [
             *self._installed.accesses,
-            x.access(config, write=False, pixels=read),
-            out.access(config, write=True, pixels=written),
+            x.access(config, write=False, pixels=read, channels=channels),
+            out.access(config, write=True, pixels=written, channels=channels),
         ]
-        fields = {**x.fields("x", pixel=read[0], typed=True), **out.fields("o", pixel=written[0], typed=True)}
+        fields = {
+            **x.fields("x", pixel=read[0], channel=channels[0], typed=True),
+            **out.fields("o", pixel=written[0], channel=channels[0], typed=True),
+        }
         if layer.second is not None:
             y = layer.second.view
             assert y is not None
@@ -103,7 +117,7 @@ class VectorLowering:
             accesses,
             **fields,
             **loops,
-            channels=layer.source.channels,
+            channels=channels[1] - channels[0],
             ctx=self._installed.ctx,
             wraps=self._installed.wraps,
             zp=layer.zero_point,
