@@ -58,7 +58,6 @@ class NpuConfig:
         self._require(_power_of_two(self.burst_beats) and self.burst_beats <= 256, "burst_beats: power of two <= 256")
         self._require(self.burst_beats * self.axi_bytes <= 4096, "a burst must fit 4 KiB")
         self._require(self.tokens <= 32 and self.scalars <= 16, "at most 32 tokens and 16 scalars")
-        self._require(_power_of_two(self.column_words), "column_words must be a power of two")
         self._require(self.accs <= 64 and self.contexts <= 16, "at most 64 accumulators and 16 contexts")
         self._require(self.multiplier == "dsp", "multiplier must be 'dsp'")
         self._require(self.bank_words >= 16, f"spad_bytes must give every bank 16 words of {self.word_bytes} bytes")

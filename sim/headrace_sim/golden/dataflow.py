@@ -104,6 +104,7 @@ class DataflowArray:
         """Beats that leave the last column in the last sub-pass.
 
         Raises:
+            Fault: RANGE with the word address of a column memory.
             SequenceError: for an operation that does not exist.
         """
         for sub_pass in range(wraps + 1):
@@ -136,7 +137,10 @@ class DataflowArray:
                 return np.full_like(beats.x, np.uint32(c.imm).view(np.int32))
             case Source.MEM:
                 word = c.mem_base + (beats.idx if c.mem_idx else np.zeros_like(beats.idx))
-                return self.memory[column, word % self.memory.shape[1]]
+                bad = word >= self.memory.shape[1]
+                if bad.any():
+                    raise Fault(Cause.RANGE, int(word[bad][0]))
+                return self.memory[column, word]
 
 
 def _reduce(how: Reduce, values: np.ndarray) -> np.ndarray:

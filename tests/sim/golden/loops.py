@@ -241,7 +241,7 @@ def operand(source: int, beat: Beat, memory: Any, context: Fields, lane_number: 
             return signed(context.get("imm", 0), 32)
         case Source.MEM:
             word = context.get("mem_base", 0) + (beat.idx if context.get("mem_idx", 0) else 0)
-            return int(memory[word % len(memory)][lane_number])
+            return int(memory[word][lane_number])
 
 
 def columns(contexts: list[list[Fields]], memories: Any, beats: list[Beat]) -> list[Beat]:

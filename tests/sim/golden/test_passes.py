@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from headrace.config import NpuConfig, machine
-from headrace.isa import Cause, DataflowOp, DType, Reduce, Source, encode_context
+from headrace.isa import Cause, DataflowOp, Reduce, Source, encode_context
 from headrace_sim.golden import GoldenMachine, SequenceError
 
 from .loops import (
@@ -271,6 +271,7 @@ MATRIX = {"m_count": 4, "t_count": 2, "t_last": 2}
         (("EPILOGUE", {**MATRIX, "t_last": 1}), Cause.TILE, 2),
         (("EPILOGUE", {**MATRIX, "out_base": 1023, "out_p0": 1}), Cause.RANGE, 1024),
         (("EPILOGUE", {**MATRIX, "ctx": 7, "wraps": 1}), Cause.RANGE, 8),
+        (("EPILOGUE", {**MATRIX, "ctx": 1, "idx_base": 251}), Cause.RANGE, 256),
         (("VECTOR", {"n0": 65, "m0": 65, "ctx": 1, "wraps": 1}), Cause.RANGE, 64),
         (("VECTOR", {"n0": 2, "m0": 2, "x_dc0": 4, "x_plane": 1023, "x_base": 1}), Cause.RANGE, 1024),
     ],
@@ -281,18 +282,6 @@ def test_errors(command: tuple[str, Case], cause: Cause, address: int) -> None:
     result = run(m, ("WEIGHT", {"ddr": DATA, "entries": 1}), ("MAC", {**MATRIX, "in_w": 4, "out_w": 4}), command)
     assert result.error is not None
     assert (result.error.cause, result.error.index, result.error.address) == (cause, 2, address)
-
-
-def test_column_memory_addresses_wrap() -> None:
-    """An index beyond the last word reads the memory modulo its size."""
-    m = random_machine(machine("tiny"))
-    words = m.config.column_words
-    wrapped = []
-    for idx_base in (3, words + 3):
-        set_contexts(m, [[{"op": Op.PASS, "a": Source.MEM, "mem_idx": 1}]])
-        run(m, ("VECTOR", {"n0": 1, "m0": 1, "idx_base": idx_base, "o_type": DType.B32}))
-        wrapped.append(m.scratchpad.data.copy())
-    assert (wrapped[0] == wrapped[1]).all()
 
 
 def test_emitted_and_placed_beats_must_agree() -> None:
