@@ -6,6 +6,7 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 
 from headrace.cells import CellLibrary, CellModule
+from headrace.clocked import merge_registers
 
 
 def emit(component: wiring.Component, name: str, *, library: CellLibrary | None = None) -> str:
@@ -25,4 +26,4 @@ def _module(component: wiring.Component, name: str, library: CellLibrary) -> str
     text: str = verilog.convert(
         top, name=name, platform=library, ports=top.ports, emit_src=False, strip_internal_attrs=True
     )
-    return text
+    return merge_registers(text)
