@@ -92,20 +92,22 @@ class MacLowering:
         commands = len(memory.recorder.commands)
         fetched = self._fetch(plan.strips[0], source, residual)
         loads = memory.recorder.commands[commands:]
-        if plan.once:
-            self._stream_weights(plan, plan.strips[0], behind=loads)
+        if plan.replay and plan.once:
+            self._stream_weights(plan, behind=loads)
         installed = self._install()
         for position, strip in enumerate(plan.strips):
             here, hold = fetched, False
             # Loads of the next strip go before this strip's work in the ring, so that they run beside it.
             if position + 1 < len(plan.strips):
                 fetched, hold = self._fetch(plan.strips[position + 1], source, residual), plan.hold
-            if not plan.once:
-                self._stream_weights(plan, strip)
+            if plan.replay and not plan.once:
+                self._stream_weights(plan)
             first, last = strip[0] * self._shape.out_w, strip[1] * self._shape.out_w
             view, at = sink.open(first)
             tiles = cut_tiles(self._config, last - first, self._interleave())
             for first_tile, end_tile in itertools.pairwise((0, *plan.cuts, plan.n_tiles)):
+                if not plan.replay:
+                    self._stream_tile(plan, first_tile, tiles.m_tiles)
                 piece = _Piece(strip, last - first, tiles, first_tile, end_tile)
                 self._emit_mac(plan, piece, here[0], hold=hold)
                 self._emit_epilogue(piece, here[1], (view, at), installed)
@@ -114,7 +116,7 @@ class MacLowering:
         output = layer.output
         output.loaded, output.writer = output.pixels, layer.label
         output.settled = plan.strips[-1][0] * self._shape.out_w
-        output.settled_channels = plan.cuts[-1] * self._config.cols if plan.cuts else 0
+        output.settled_channels = plan.cuts[-1] * self._config.cols if plan.cuts and plan.replay else 0
 
     def _install(self) -> Installed:
         layer = self._layer
@@ -130,9 +132,10 @@ class MacLowering:
         replay = entries <= config.ring_entries
         hold = replay and entries * n_tiles <= config.ring_entries
         strips = self._strips(entries, n_tiles)
-        cuts: tuple[int, ...] = ()
+        # Without replay every n tile is a piece of its own, see `_stream_tile`.
+        cuts: tuple[int, ...] = () if replay else tuple(range(1, n_tiles))
         if strips is None:
-            cuts = self._channel_cuts(n_tiles) if replay else ()
+            cuts = cuts or self._channel_cuts(n_tiles)
             strips = [(0, shape.out_h)] if cuts else self._overlapping_strips(hold)
         return _Plan(strips, entries, n_tiles, hold and len(strips) > 1, replay, cuts)
 
@@ -248,29 +251,31 @@ class MacLowering:
         side = None if residual is None else residual.fetch(strip[0] * shape.out_w, strip[1] * shape.out_w)
         return main, side
 
-    def _stream_weights(self, plan: _Plan, strip: tuple[int, int], behind: Sequence[Planned] = ()) -> None:
+    def _stream_weights(self, plan: _Plan, behind: Sequence[Planned] = ()) -> None:
         """WEIGHT commands of one strip (of all strips when the entries are held).
 
         With ``behind``, loads that the layer cannot start without, all n tiles but the first stream after them.
         """
         label, recorder = self._layer.label, self._memory.recorder
-        if plan.replay:
-            total, at, tag = plan.entries * plan.n_tiles, self._weights_at, label & 0xFF
-            if behind and plan.n_tiles > 1:
-                # The second command waits as if it read what the loads write.
-                after = [replace(access, write=False) for load in behind for access in load.accesses if access.write]
-                recorder.emit("WEIGHT", label, ddr=at, entries=plan.entries, tag=tag)
-                at += plan.entries * entry_bytes(self._config)
-                recorder.emit("WEIGHT", label, after, ddr=at, entries=total - plan.entries, tag=tag)
-                return
-            emit = recorder.emit_early if plan.once else recorder.emit
-            emit("WEIGHT", label, ddr=at, entries=total, tag=tag)
+        total, at, tag = plan.entries * plan.n_tiles, self._weights_at, label & 0xFF
+        if behind and plan.n_tiles > 1:
+            # The second command waits as if it read what the loads write.
+            after = [replace(access, write=False) for load in behind for access in load.accesses if access.write]
+            recorder.emit("WEIGHT", label, ddr=at, entries=plan.entries, tag=tag)
+            at += plan.entries * entry_bytes(self._config)
+            recorder.emit("WEIGHT", label, after, ddr=at, entries=total - plan.entries, tag=tag)
             return
-        pixels = (strip[1] - strip[0]) * self._shape.out_w
-        repeat = cut_tiles(self._config, pixels, self._interleave()).m_tiles
-        for n in range(plan.n_tiles):
-            address = self._weights_at + n * plan.entries * entry_bytes(self._config)
-            recorder.emit("WEIGHT", label, ddr=address, entries=plan.entries, repeat=repeat, tag=label & 0xFF)
+        emit = recorder.emit_early if plan.once else recorder.emit
+        emit("WEIGHT", label, ddr=at, entries=total, tag=tag)
+
+    def _stream_tile(self, plan: _Plan, tile: int, m_tiles: int) -> None:
+        """The WEIGHT command of one n tile whose entries the ring cannot keep: they stream again for each m tile.
+
+        It is followed by its MAC command: a queue full of WEIGHT commands would keep that from being fetched.
+        """
+        label = self._layer.label
+        address = self._weights_at + tile * plan.entries * entry_bytes(self._config)
+        self._memory.recorder.emit("WEIGHT", label, ddr=address, entries=plan.entries, repeat=m_tiles, tag=label & 0xFF)
 
     def _interleave(self) -> int:
         """log2 of the pixels a row takes in turn, so that rows read different banks."""
