@@ -1,0 +1,71 @@
+"""Random programs: the generated hardware equals the golden model in every byte of DDR."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from headrace.config import machine
+from headrace_sim.programs import random_program
+from headrace_sim.programs.backends import GoldenBackend, RtlBackend
+from headrace_sim.programs.compare import differences
+from headrace_sim.programs.rtl_machine import random_timing
+from headrace_sim.programs.runner import Runner
+
+Backend = Callable[[str], RtlBackend]
+
+
+@pytest.mark.parametrize(("name", "count"), [("tiny", 30), ("odd", 20), ("thin", 30), ("base", 4)])
+def test_programs_equal_golden(name: str, count: int) -> None:
+    runner = Runner(machine(name))
+    for report in runner.run_all(range(count)):
+        assert report.passed, report.text()
+
+
+@pytest.mark.regress
+@pytest.mark.parametrize(("name", "count"), [("tiny", 1500), ("odd", 600), ("thin", 1500), ("base", 150), ("edge", 20)])
+def test_many_programs_equal_golden(name: str, count: int) -> None:
+    runner = Runner(machine(name))
+    for report in runner.run_all(range(10_000, 10_000 + count)):
+        assert report.passed, report.text()
+
+
+def test_programs_follow_each_other_without_reset(backend: Backend) -> None:
+    config = machine("tiny")
+    first = random_program(config, 0)
+    with backend("tiny").machine(first, random_timing(first)) as rtl:
+        for seed in range(8):
+            case = random_program(config, seed)
+            found = differences(case, GoldenBackend(config).run(case), rtl.run(case))
+            assert not found, f"seed {seed}: {found}"
+
+
+def test_results_do_not_depend_on_timing(backend: Backend) -> None:
+    """One program at five memory timings: equal bytes, different cycles."""
+    config = machine("odd")
+    case = random_program(config, 77)
+    cycles = set()
+    for seed in range(5):
+        with backend("odd").machine(case, random_timing(replace(case, seed=seed))) as rtl:
+            outcome = rtl.run(case)
+            assert not differences(case, GoldenBackend(config).run(case), outcome)
+            cycles.add(outcome.cycles)
+    assert len(cycles) > 1
+
+
+def test_high_ddr_addresses(backend: Backend) -> None:
+    config = machine("tiny")
+    case = random_program(config, 5, ddr_base=0xFE_DCBA_0000)
+    assert not differences(case, GoldenBackend(config).run(case), backend("tiny").run(case))
+
+
+def test_a_wrong_byte_is_found(backend: Backend) -> None:
+    """The comparison sees a difference when the hardware is given other weights or inputs."""
+    config = machine("tiny")
+    case = random_program(config, 1)
+    contents = case.ddr.copy()
+    inputs = slice(40_000, 200_000)
+    contents[inputs] = np.random.default_rng(1).permutation(contents[inputs])
+    found = differences(case, GoldenBackend(config).run(case), backend("tiny").run(replace(case, ddr=contents)))
+    assert any("bytes differ" in line for line in found)
