@@ -20,7 +20,7 @@ __all__ = [
     "vector_layout",
 ]
 
-IDX_BITS = 16
+IDX_BITS = 17
 PIXEL_BITS = 26
 """Signed pixel number as the walkers keep it; wider than any legal pixel so that a wrong one is seen."""
 CHANNEL_BITS = 24
@@ -47,14 +47,16 @@ def tag_layout(*, lanes: int, contexts: int) -> data.StructLayout:
     """What a column must know about a beat beside its operands.
 
     present: the slot is taken. valid: it still carries a beat; a reduction that swallows the beat clears it, and the
-    slot travels on so that its credit and its `last` arrive. last: last of the pass. queue: `Queue`. wrap: the last
-    column sends it to the gasket buffer. lanes: number of valid lanes, from lane 0.
+    slot travels on so that its credit and its `last` arrive. last: last of the pass. bad: it asked for a word beyond a
+    column's memory, whose address is now its idx. queue: `Queue`. wrap: the last column sends it to the gasket buffer.
+    lanes: number of valid lanes, from lane 0.
     """
     return data.StructLayout(
         {
             "present": 1,
             "valid": 1,
             "last": 1,
+            "bad": 1,
             "queue": 1,
             "wrap": 1,
             "context": index_bits(contexts),

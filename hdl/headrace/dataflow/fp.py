@@ -4,47 +4,71 @@ Arithmetic is IEEE 754 binary32, round to nearest, ties to even, except that
 
 * a subnormal operand counts as a zero of the same sign;
 * a result that IEEE 754 would round to a subnormal becomes a zero of the same sign;
-* every NaN result is the quiet NaN ``0x7FC00000``.
+* every NaN result is the quiet NaN `0x7FC00000`.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
 
-__all__ = ["INFINITY", "QUIET_NAN", "Unpacked", "Unrounded", "flushed", "unpack"]
+__all__ = ["INFINITY", "QUIET_NAN", "Unpacked", "Unrounded", "bundle", "copy", "flushed", "signals", "unpack"]
 
 QUIET_NAN = 0x7FC0_0000
 INFINITY = 0x7F80_0000
 
 
+# Bundles rather than structures: a compiled simulation handles separate signals faster than fields of one vector.
+
 # An fp32 operand taken apart: (-1)**sign * mantissa * 2**(exponent - 150) unless inf or nan. The mantissa includes the
 # hidden bit and is 0 for zero and subnormal operands, for which `zero` is set.
-Unpacked = data.StructLayout({"mantissa": 24, "exponent": 8, "sign": 1, "zero": 1, "inf": 1, "nan": 1})
+Unpacked = wiring.Signature(
+    {"mantissa": Out(24), "exponent": Out(8), "sign": Out(1), "zero": Out(1), "inf": Out(1), "nan": Out(1)}
+)
 
-# A result before its last addition. fp = 1: value[0:31] is the packed exponent and fraction; adding `increment` rounds
-# it, carrying into the exponent; an exponent of 0 afterwards means zero. fp = 0: the result is value + increment as
+# A result before its last addition. fp32: value[0:31] is the packed exponent and fraction; adding `increment` rounds
+# it, carrying into the exponent; an exponent of 0 afterwards means zero. Integer: the result is value + increment as
 # 32 bits, negated if `sign`.
-Unrounded = data.StructLayout({"value": 32, "increment": 1, "sign": 1, "fp": 1})
+Unrounded = wiring.Signature({"value": Out(32), "increment": Out(1), "sign": Out(1)})
 
 
-def unpack(m: Module, name: str, bits: Value) -> Any:
-    """Take the 32-bit ``bits`` apart combinationally."""
-    out = Signal(Unpacked, name=name)
-    exponent = bits[23:31]
-    ones = Signal(name=f"{name}_ones")
+def unpack(m: Module, bits: Value, out: Any) -> None:
+    """Take the 32-bit `bits` apart into `out`, an `Unpacked`, combinationally."""
+    ones, fraction = Signal(), Signal()
     m.d.comb += [
-        ones.eq(exponent == 0xFF),
-        out.zero.eq(exponent == 0),
-        out.inf.eq(ones & (bits[0:23] == 0)),
-        out.nan.eq(ones & (bits[0:23] != 0)),
+        ones.eq(bits[23:31] == 0xFF),
+        fraction.eq(bits[0:23] != 0),
+        out.zero.eq(bits[23:31] == 0),
+        out.inf.eq(ones & ~fraction),
+        out.nan.eq(ones & fraction),
         out.sign.eq(bits[31]),
-        out.exponent.eq(exponent),
+        out.exponent.eq(bits[23:31]),
         out.mantissa.eq(Mux(out.zero, 0, Cat(bits[0:23], Const(1, 1)))),
     ]
-    return out
+
+
+def bundle(signature: wiring.Signature, name: str) -> Any:
+    """Signals of a signature, which keep their value in reset: data needs none."""
+    return SimpleNamespace(
+        **{
+            key: Signal(member.shape, name=f"{name}_{key}", reset_less=True)
+            for key, member in signature.members.items()
+        }
+    )
+
+
+def signals(of: Any) -> list[Signal]:
+    """Signals of a `bundle`."""
+    return list(vars(of).values())
+
+
+def copy(to: SimpleNamespace, source: Any) -> list[Any]:
+    """Assignments of every signal of the bundle `to` from the field of the same name of `source`."""
+    return [signal.eq(getattr(source, name)) for name, signal in vars(to).items()]
 
 
 def flushed(bits: Value, operand: Any) -> Value:
-    """``bits`` with a subnormal replaced by a zero of the same sign; ``operand`` is ``bits`` unpacked."""
+    """`bits` with a subnormal replaced by a zero of the same sign; `operand` is `bits` unpacked."""
     return Mux(operand.zero, Cat(Const(0, 31), bits[31]), bits)

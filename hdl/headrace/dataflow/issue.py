@@ -36,6 +36,7 @@ class Issue(wiring.Component):
                 "lanes": Shape.cast(range(lanes + 1)),
                 "valid": 1,
                 "last": 1,
+                "bad": 1,
             }
         )
         operands = stream.Signature(operands_layout(lanes=lanes, contexts=contexts))
@@ -106,9 +107,9 @@ class Issue(wiring.Component):
         with m.If(go):
             m.d.sync += [tag.queue.eq(queue), tag.wrap.eq(~final)]
             with m.If(wrapping):
-                m.d.sync += [tag.context.eq(context), tag.valid.eq(wrapped.valid)]
+                m.d.sync += [tag.context.eq(context), tag.valid.eq(wrapped.valid), tag.bad.eq(wrapped.bad)]
             with m.Else():
-                m.d.sync += [tag.context.eq(chosen.context), tag.valid.eq(1)]
+                m.d.sync += [tag.context.eq(chosen.context), tag.valid.eq(1), tag.bad.eq(0)]
             for name, field in (("idx", tag.idx), ("lanes", tag.lanes), ("last", tag.last)):
                 m.d.sync += field.eq(Mux(wrapping, wrapped[name], chosen[name]))
             for name in ("x", "y"):
@@ -122,7 +123,7 @@ class Issue(wiring.Component):
         m.d.comb += [
             stored.x.eq(self.returned.x),
             stored.y.eq(self.returned.y),
-            *(stored[name].eq(tag[name]) for name in ("idx", "lanes", "valid", "last")),
+            *(stored[name].eq(tag[name]) for name in ("idx", "lanes", "valid", "last", "bad")),
             gasket.w_data.eq(stored),
-            gasket.w_en.eq(tag.present & tag.wrap & (tag.valid | tag.last | (tag.queue == Queue.EPILOGUE))),
+            gasket.w_en.eq(tag.present & tag.wrap & (tag.valid | tag.last | tag.bad | (tag.queue == Queue.EPILOGUE))),
         ]

@@ -1,13 +1,16 @@
 """One lane of a dataflow column: an fp32 and int32 ALU, one operation a cycle."""
 
+from itertools import pairwise
+from typing import Any
+
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from headrace.dataflow.add import AddPath
-from headrace.dataflow.fp import Unrounded, unpack
+from headrace.dataflow.fp import Unrounded, bundle, copy, unpack
+from headrace.dataflow.lane_control import LaneStages
 from headrace.dataflow.multiply import MultiplyPath
-from headrace.isa import DataflowOp
 
 __all__ = ["Lane"]
 
@@ -15,31 +18,32 @@ __all__ = ["Lane"]
 class Lane(wiring.Component):
     """An ALU of fixed latency.
 
-    ``o`` is the result of the operation presented ``LATENCY`` cycles before; one operation is accepted each cycle and
-    nothing stalls. fp32 rules are those of :mod:`headrace.dataflow.fp`; integers are two's complement and wrap.
+    `o` is the result of the operation whose operands, and whose control (`LaneControl`), were in stage 0 `LATENCY`
+    cycles before; one operation is accepted each cycle and nothing stalls. fp32 rules are those of
+    :mod:`headrace.dataflow.fp`; integers are two's complement and wrap.
 
-    ==========  ================================================================================
-    operation   ``o``
-    ==========  ================================================================================
-    ``PASS``    a
-    ``IADD``    a + b
-    ``ISUB``    a - b
-    ``IMUL``    low 32 bits of a * b, both within signed 25 bits
-    ``IMIN``    smaller, ``IMAX`` larger of a and b as signed integers
-    ``ISHR``    (a + b) >> shift, rounded down, the sum not wrapped before the shift
-    ``IDIVR``   sign(a) * ((|a| * b + 2**(shift - 1)) >> shift); |a| < 2**24, 0 <= b < 2**24, shift >= 1
-    ``I2F``     a as fp32
-    ``F2I``     fp32 a as an integer, halves to even, saturated to 32 bits, NaN to 0
-    ``F2IC``    as F2I, then clamped to [b[0:16], b[16:32]], both signed
-    ``FADD``    a + b, ``FSUB`` a - b, ``FMUL`` a * b
-    ``FMIN``    smaller, ``FMAX`` larger of a and b, with -0 < +0; NaN if either is NaN
-    ==========  ================================================================================
+    =========== ================================================================================
+    operation   `o`
+    =========== ================================================================================
+    `PASS`      a
+    `IADD`      a + b
+    `ISUB`      a - b
+    `IMUL`      low 32 bits of a * b, both within signed 25 bits
+    `IMIN`      smaller, `IMAX` larger of a and b as signed integers
+    `ISHR`      (a + b) >> shift, rounded down, the sum not wrapped before the shift
+    `IDIVR`     sign(a) * ((|a| * b + 2**(shift - 1)) >> shift); |a| < 2**24, 0 <= b < 2**24, shift >= 1
+    `I2F`       a as fp32
+    `F2I`       fp32 a as an integer, halves to even, saturated to 32 bits, NaN to 0
+    `F2IC`      as F2I, then clamped to [b[0:16], b[16:32]], both signed
+    `FADD`      a + b, `FSUB` a - b, `FMUL` a * b
+    `FMIN`      smaller, `FMAX` larger of a and b, with -0 < +0; NaN if either is NaN
+    =========== ================================================================================
     """
 
     LATENCY = 4
 
     def __init__(self) -> None:
-        super().__init__({"op": In(DataflowOp), "a": In(32), "b": In(32), "shift": In(5), "o": Out(32)})
+        super().__init__({"control": In(LaneStages), "a": In(32), "b": In(32), "o": Out(32)})
 
     @property
     def cell_key(self) -> tuple[()]:
@@ -48,59 +52,39 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        control = self.control
         m.submodules.add = add = AddPath()
         m.submodules.multiply = multiply = MultiplyPath()
-        fa = unpack(m, "fa", self.a)
-        fb = unpack(m, "fb", self.b)
         for path in (add, multiply):
-            m.d.comb += [
-                path.op.eq(self.op),
-                path.a.eq(self.a),
-                path.b.eq(self.b),
-                path.shift.eq(self.shift),
-                path.fa.eq(fa),
-                path.fb.eq(fb),
-            ]
+            connect(m, flipped(control), path.control)
+            m.d.comb += [path.a.eq(self.a), path.b.eq(self.b)]
+            unpack(m, self.a, path.fa)
+            unpack(m, self.b, path.fb)
 
-        is_product = Signal()
-        product, clamp, limits = is_product, self.op == DataflowOp.F2IC, self.b
-        m.d.comb += is_product.eq(
-            (self.op == DataflowOp.FMUL) | (self.op == DataflowOp.IMUL) | (self.op == DataflowOp.IDIVR)
-        )
-        for stage in range(AddPath.LATENCY):
-            product_next, clamp_next = Signal(name=f"product_{stage}"), Signal(name=f"clamp_{stage}")
-            limits_next = Signal(32, name=f"limits_{stage}")
-            m.d.sync += [product_next.eq(product), clamp_next.eq(clamp), limits_next.eq(limits)]
-            product, clamp, limits = product_next, clamp_next, limits_next
-
-        chosen = Signal(Unrounded)
-        chosen_clamp, chosen_limits = Signal(), Signal(32)
-        m.d.sync += [
-            chosen.eq(Mux(product, multiply.o.as_value(), add.o.as_value())),
-            chosen_clamp.eq(clamp),
-            chosen_limits.eq(limits),
-        ]
-        self._round(m, chosen, chosen_clamp, chosen_limits)
+        limits = [self.b, *(Signal(32, name=f"limits_{stage}", reset_less=True) for stage in (1, 2, 3))]
+        m.d.sync += [after.eq(before) for before, after in pairwise(limits)]
+        chosen = bundle(Unrounded, "chosen")
+        with m.If(control.multiply_2):
+            m.d.sync += copy(chosen, multiply.o)
+        with m.Elif(control.add_2):
+            m.d.sync += copy(chosen, add.o)
+        result = Signal(32, reset_less=True)
+        m.d.comb += self.o.eq(result)
+        with m.If(control.en_3):
+            self._round(m, chosen, limits[3], result)
         return m
 
-    def _round(self, m: Module, chosen: Signal, clamp: Signal, limits: Signal) -> None:
+    def _round(self, m: Module, chosen: Any, limits: Signal, result: Signal) -> None:
         """Last stage: the rounding increment, the sign, the clamp."""
-        negate = Signal()
-        total = Signal(signed(32))
-        low, high = Signal(signed(16)), Signal(signed(16))
-        magnitude = Signal(31)
-        m.d.comb += [
-            negate.eq(chosen.sign & ~chosen.fp),
-            total.eq(Mux(negate, ~chosen.value, chosen.value) + (chosen.increment ^ negate)),
-            magnitude.eq(Mux(total[23:31] == 0, 0, total[0:31])),
-            low.eq(limits[0:16]),
-            high.eq(limits[16:32]),
-        ]
-        with m.If(chosen.fp):
-            m.d.sync += self.o.eq(Cat(magnitude, chosen.sign))
-        with m.Elif(clamp & (total < low)):
-            m.d.sync += self.o.eq(low)
-        with m.Elif(clamp & (total > high)):
-            m.d.sync += self.o.eq(high)
+        rounded, total = Signal(31), Signal(signed(32))
+        low, high = limits[0:16].as_signed(), limits[16:32].as_signed()
+        with m.If(self.control.fp_3):
+            m.d.comb += rounded.eq(chosen.value[0:31] + chosen.increment)
+            m.d.sync += result.eq(Cat(Mux(rounded[23:31] == 0, 0, rounded), chosen.sign))
         with m.Else():
-            m.d.sync += self.o.eq(total)
+            m.d.comb += total.eq(Mux(chosen.sign, ~chosen.value, chosen.value) + (chosen.increment ^ chosen.sign))
+            m.d.sync += result.eq(total)
+            with m.If(self.control.clamp_3 & (total < low)):
+                m.d.sync += result.eq(low)
+            with m.Elif(self.control.clamp_3 & (total > high)):
+                m.d.sync += result.eq(high)

@@ -5,13 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from headrace.dataflow.beat import CHANNEL_BITS, PIXEL_BITS, Queue, beat_layout, vector_layout
+from headrace.dataflow.beat import CHANNEL_BITS, IDX_BITS, PIXEL_BITS, Queue, beat_layout, vector_layout
 from headrace.dataflow.sources import view_fields
 from headrace.dataflow.stream_write import Conversion, StreamWrite, sink_layout
 from headrace.dataflow.walk import LoopNest, TileWalk
 from headrace.dataflow.words import request_layout
 from headrace.interfaces import ErrorLayout, SpadWrite, issued_layout
-from headrace.isa import BY_NAME
+from headrace.isa import BY_NAME, Cause
 from headrace.isa.layout import command_layout
 
 __all__ = ["Sink"]
@@ -25,7 +25,8 @@ class Sink(wiring.Component):
 
     epilogue, vector: commands in order of issue; each must be taken here before its first beat arrives. Beats of the
     last sub-pass arrive on `i`, of which at most `credits` may be outstanding; `returns` counts the credits given back
-    this cycle. `done[queue]` pulses when a command's last write has been transferred.
+    this cycle. `done[queue]` pulses when a command's last write has been transferred. A beat marked `bad` raises RANGE
+    and stays where it is.
     """
 
     def __init__(
@@ -35,7 +36,15 @@ class Sink(wiring.Component):
         self._spad = {"banks": rows, "words": words, "word_bytes": word_bytes}
         self._lanes, self._credits = lanes, credits
         self._stored = data.StructLayout(
-            {"x": vector_layout(lanes), "lanes": Shape.cast(range(lanes + 1)), "valid": 1, "last": 1, "queue": 1}
+            {
+                "x": vector_layout(lanes),
+                "lanes": Shape.cast(range(lanes + 1)),
+                "valid": 1,
+                "last": 1,
+                "bad": 1,
+                "queue": 1,
+                "idx": IDX_BITS,
+            }
         )
         super().__init__(
             {
@@ -57,12 +66,12 @@ class Sink(wiring.Component):
         connect(m, write.port, flipped(self.port))
         tag, stored, keep, dropped = self.i.tag, Signal(self._stored), Signal(), Signal()
         m.d.comb += [
-            keep.eq(tag.valid | tag.last | (tag.queue == Queue.EPILOGUE)),
+            keep.eq(tag.valid | tag.last | tag.bad | (tag.queue == Queue.EPILOGUE)),
             fifo.w_en.eq(tag.present & ~tag.wrap & keep),
             dropped.eq(tag.present & ~tag.wrap & ~keep),
             stored.x.eq(self.i.x),
             stored.lanes.eq(Mux(tag.valid, tag.lanes, 0)),
-            *(stored[name].eq(tag[name]) for name in ("valid", "last", "queue")),
+            *(stored[name].eq(tag[name]) for name in ("valid", "last", "bad", "queue", "idx")),
             fifo.w_data.eq(stored),
         ]
 
@@ -72,10 +81,10 @@ class Sink(wiring.Component):
         takes = [Signal(name=f"take_{q.name.lower()}") for q in Queue]
         placed = [self._epilogue(m, takes[0], head), self._vector(m, takes[1], head)]
         full, move = Signal(), Signal()
-        ready = Mux(head.queue, placed[1][0], placed[0][0])
+        active = Mux(head.queue, placed[1][0], placed[0][0])
         m.d.comb += [
             move.eq(~full | write.i.ready),
-            fifo.r_en.eq(move & ready),
+            fifo.r_en.eq(move & active & ~head.bad),
             *(take.eq(fifo.r_en & fifo.r_rdy & (head.queue == q)) for q, take in enumerate(takes)),
             self.returns.eq((fifo.r_en & fifo.r_rdy) + dropped),
             write.i.valid.eq(full),
@@ -85,9 +94,17 @@ class Sink(wiring.Component):
             self.error.eq(write.error),
             self.error_queue.eq(write.error_queue),
         ]
+        with m.If(fifo.r_rdy & head.bad & active & ~write.error.valid):
+            m.d.comb += [
+                self.error.valid.eq(1),
+                self.error.cause.eq(Cause.RANGE),
+                self.error.index.eq(Mux(head.queue, placed[1][2], placed[0][2])),
+                self.error.address.eq(head.idx),
+                self.error_queue.eq(head.queue),
+            ]
         with m.If(move):
             m.d.sync += [
-                full.eq(fifo.r_rdy & ready),
+                full.eq(fifo.r_rdy & active & ~head.bad),
                 request.lanes.eq(head.lanes),
                 request.user.x.eq(head.x),
                 request.user.queue.eq(head.queue),

@@ -137,7 +137,8 @@ class WordSequence(wiring.Component):
         m.submodules.view = view = ViewAddress(banks=self._banks, words=self._words)
         word, words = Signal(self._word), Signal(range(self._most + 1))
         size = Signal(range(self._most * self._word_bytes + 1))
-        fits = Signal()
+        fits, empty = Signal(), Signal()
+        offset = Signal(index_bits(self._word_bytes))
         spare = at.pixel[view.PIXEL_BITS - 1 :]
         m.d.comb += [
             fits.eq(spare.all() | ~spare.any()),
@@ -147,13 +148,15 @@ class WordSequence(wiring.Component):
             view.plane_offset.eq(plane_offset),
             word.bank.eq(view.bank),
             word.addr.eq(view.word),
-            word.offset.eq(at.channel),
+            offset.eq(at.channel),
+            word.offset.eq(offset),
+            empty.eq(request.lanes == 0),
             word.lanes.eq(request.lanes),
             word.wide.eq(at.view.wide),
-            word.empty.eq(request.lanes == 0),
-            word.bad.eq(~word.empty & (view.overflow | ~fits)),
+            word.empty.eq(empty),
+            word.bad.eq(~empty & (view.overflow | ~fits)),
             word.user.eq(request.user),
-            size.eq(Mux(at.view.wide, Cat(0, 0, request.lanes), request.lanes) + word.offset + (self._word_bytes - 1)),
-            words.eq(Mux(word.empty, 1, size >> (self._word_bytes.bit_length() - 1))),
+            size.eq(Mux(at.view.wide, Cat(0, 0, request.lanes), request.lanes) + offset + (self._word_bytes - 1)),
+            words.eq(Mux(empty, 1, size >> (self._word_bytes.bit_length() - 1))),
         ]
         return word, words

@@ -10,7 +10,7 @@ from headrace.config import NpuConfig, machine
 from headrace.dataflow.column import Column
 from headrace.isa import Cause, DataflowOp, Reduce, Source
 
-from .bench import Bench, build
+from .bench import Bench
 from .model import Model
 
 IMM, MEM, X, Y = Source.IMM, Source.MEM, Source.X, Source.Y
@@ -235,12 +235,15 @@ def test_tiles_follow_each_other():
         ({"x_c0": 7, "x_plane": ODD.bank_words}, Cause.RANGE, ODD.bank_words),
         ({"x_c0": 8, "x_plane": 65535}, Cause.RANGE, 65535),
         ({"x_dp0": -1, "n0": 2, "y_enable": 1}, Cause.RANGE, None),
+        ({"ctx": 1, "n0": 9, "m0": 9, "idx_base": 250}, Cause.RANGE, 256),
+        ({"ctx": 1, "wraps": 1, "n0": 3, "idx_base": 65535}, Cause.RANGE, 65536),
         ({"ctx": 7, "wraps": 1}, Cause.RANGE, 8),
         ({"wraps": 1, "n0": ODD.gasket_beats + 1, "m0": ODD.gasket_beats + 1}, Cause.RANGE, None),
     ],
 )
 def test_vector_errors(fields, cause, address):
     bench = Bench(ODD)
+    bench.contexts = {(1, 1): {"b": MEM, "mem_idx": 1, "mem_base": 1}}
     bench.commands = [("VECTOR", {"o_base": 100}), ("VECTOR", fields)]
     bench.run(cycles=500)
     assert bench.errors["VECTOR"][:2] == (cause, 1)
@@ -255,7 +258,5 @@ def test_tile_shape_error():
     assert bench.errors["EPILOGUE"] == (Cause.TILE, 0, ODD.accs)
 
 
-def test_parameters():
+def test_latency():
     assert Column.LATENCY == 8
-    with pytest.raises(ValueError, match="at least one column"):
-        build(dataclasses.replace(ODD, name="none", columns=0))

@@ -4,9 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+from amaranth import Module
+from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
 from headrace.dataflow.lane import Lane
+from headrace.dataflow.lane_control import LaneControl
 from headrace.isa import DataflowOp
 
 from .reference import lane_op
@@ -29,20 +32,24 @@ def check(op: np.ndarray, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> No
         at = op == kind
         expected[at] = lane_op(DataflowOp(int(kind)), a[at], b[at], shift[at])
     got = np.zeros(len(op), np.uint32)
-    dut = Lane()
+    dut, control = Lane(), LaneControl()
+    top = Module()
+    top.submodules += [dut, control]
+    connect(top, control.o, dut.control)
 
     async def bench(ctx):
         for i in range(len(op) + Lane.LATENCY):
+            ctx.set(control.en, i < len(op))
             if i < len(op):
-                ctx.set(dut.op, int(op[i]))
+                ctx.set(control.op, int(op[i]))
                 ctx.set(dut.a, int(a[i]))
                 ctx.set(dut.b, int(b[i]))
-                ctx.set(dut.shift, int(shift[i]))
+                ctx.set(control.shift, int(shift[i]))
             if i >= Lane.LATENCY:
                 got[i - Lane.LATENCY] = ctx.get(dut.o)
             await ctx.tick()
 
-    sim = Simulator(dut)
+    sim = Simulator(top)
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
