@@ -55,6 +55,13 @@ def test_a_halted_machine_names_command_and_layer(graphs: ModuleType) -> None:
 
 
 @pytest.mark.regress
+@pytest.mark.parametrize("name", ["tiny", "odd"])
+def test_resnet8_on_small_machines(name: str, resnet8: Graph, cifar10: list[Path]) -> None:
+    """Everything passes through DDR in strips, and weights outgrow the ring."""
+    run(resnet8, name, next(samples(resnet8, cifar10[:1])))
+
+
+@pytest.mark.regress
 def test_resnet8_utilisation_on_base(resnet8: Graph, cifar10: list[Path]) -> None:
     session = run(resnet8, "base", next(samples(resnet8, cifar10[:1])))
     assert total_cost(session.model, session.runs).mac_utilization > 0.94
