@@ -54,6 +54,31 @@ def test_results_do_not_depend_on_timing(backend: Backend) -> None:
     assert len(cycles) > 1
 
 
+def test_ring_wraps_around(backend: Backend) -> None:
+    """Programs follow each other in one ring of 128 commands, without reset between them."""
+    config = machine("thin")
+    ring, ring_area = 128, 1 << 15
+    first = random_program(config, 0)
+    with backend("thin").machine(first, random_timing(first)) as rtl:
+        tail = 0
+        for seed in range(12):
+            case = random_program(config, seed, layers=2)
+            contents = case.ddr.copy()
+            commands = np.frombuffer(case.image, np.uint8).reshape(-1, 128)
+            contents[:ring_area].reshape(-1, 128)[(tail + np.arange(case.commands)) % ring] = commands
+            if seed == 0:
+                rtl.prepare(replace(case, ring_base=0, ring_log2=ring.bit_length() - 1))
+            rtl.set_windows(case)
+            rtl.simulator.write_memory(0, contents)
+            tail += case.commands
+            rtl.write("RING_TAIL", tail)
+            outcome = rtl.finish(case)
+            expected = GoldenBackend(config).run(case)
+            assert outcome.error is None and outcome.end_value == case.end_value, seed
+            assert np.array_equal(outcome.ddr[ring_area:], expected.ddr[ring_area:]), seed
+        assert tail > ring
+
+
 def test_high_ddr_addresses(backend: Backend) -> None:
     config = machine("tiny")
     case = random_program(config, 5, ddr_base=0xFE_DCBA_0000)

@@ -18,7 +18,8 @@ __all__ = ["Atom", "Builder", "Layer", "PlacedChain"]
 
 @dataclass
 class Atom:
-    """Commands that follow each other in the ring; `weights` come some time before, in the order of their MACs.
+    """Commands that follow each other in the ring; `weights`, WEIGHT commands and SCALARs they need, come some time
+    before, in the order of their MACs.
 
     `holds`: the weights stay in the ring, so the next MAC must be this layer's. `stored`: the layer stores the weights
     itself before.
@@ -28,6 +29,11 @@ class Atom:
     weights: list[Operation] = field(default_factory=list)
     holds: bool = False
     stored: bool = False
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether there is a MAC command."""
+        return any(operation.name == "MAC" for operation in self.operations)
 
 
 @dataclass
@@ -49,10 +55,19 @@ class PlacedChain:
 
 
 class Builder:
-    """Makes one layer; every random choice comes from `rng`."""
+    """Makes one layer; every random choice comes from `rng`. `registers`: scalars no command uses yet."""
 
-    def __init__(self, config: NpuConfig, space: Space, ddr: Ddr, chip: OnChip, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        config: NpuConfig,
+        space: Space,
+        ddr: Ddr,
+        chip: OnChip,
+        rng: np.random.Generator,
+        registers: list[int],
+    ) -> None:
         self.config, self.space, self.ddr, self.chip, self.rng = config, space, ddr, chip, rng
+        self.registers = registers
         self.layer = Layer("")
         self._unit = 0
 

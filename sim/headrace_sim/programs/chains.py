@@ -133,7 +133,8 @@ class _Random:
         """Append a reduction of `repeat` beats."""
         kind = Reduce(int(self.rng.integers(1, 4)))
         a, bound = self._stream() if self.rng.random() < 0.3 else (Source.X, self.chain.x)
-        context: dict[str, int] = {"op": Op.PASS, "a": a, "reduce": kind, "repeat": repeat}
+        absent = repeat == 1 and self.rng.random() < 0.5  # a repeat of 0 counts as 1
+        context: dict[str, int] = {"op": Op.PASS, "a": a, "reduce": kind, "repeat": 0 if absent else repeat}
         result = _interval(bound.low * repeat, bound.high * repeat) if kind == Reduce.SUM else bound
         self.chain.reduction *= repeat
         self._finish(context, None, result)

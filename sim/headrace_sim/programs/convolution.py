@@ -10,6 +10,7 @@ from .builder import Atom, Builder, PlacedChain
 from .chains import Chain, Interval, convolution_chain, random_chain
 from .footprint import FOLDED_PIXEL
 from .operation import Operation
+from .patches import patched, patched_weight
 from .transfers import load_tensor, store_tensor
 
 __all__ = ["convolution"]
@@ -87,7 +88,7 @@ def convolution(build: Builder, source: Tensor | None) -> None:
     if _longest_tile(build, placed.wraps) < 1:
         raise NoRoom
     chunks = _chunks(build, shape)
-    if sum(count for _, count in chunks) < pixels or build.chance(0.2):
+    if sum(count for _, count in chunks) < pixels or chain.reduction > 1 or build.chance(0.2):
         build.fill(out)
     _commands(build, shape, chunks, tensor, out, residual, placed, idx_base)
     build.new_unit()
@@ -173,7 +174,10 @@ def _chain(build: Builder, shape: _Shape, reduction: int, dtype: DType, residual
         y = Interval(-128, 127) if residual.dtype == DType.I8 else Interval(-(2**31), 2**31 - 1)
     accumulator = Interval(-(reduction << 14), reduction << 14)
     length = build.pick(1, config.columns + 2)
-    return random_chain(build.rng, length=length, blocks=blocks, lanes=config.vector_lanes, x=accumulator, y=y)
+    repeats = (build.pick(1, 5),) if build.chance(0.15) else ()
+    return random_chain(
+        build.rng, length=length, blocks=blocks, lanes=config.vector_lanes, x=accumulator, y=y, repeats=repeats
+    )
 
 
 def _longest_tile(build: Builder, wraps: int) -> int:
@@ -240,7 +244,7 @@ def _commands(
         }
         epilogue = _epilogue(shape, out, residual, tiling, first_row, placed, idx_base) | sink
         atom = Atom(
-            [build.make("MAC", mac), build.make("EPILOGUE", epilogue, columns=placed.columns)],
+            [*patched(build, "MAC", mac), build.make("EPILOGUE", epilogue, columns=placed.columns)],
             weights,
             holds=hold and not last,
             stored=stored,
@@ -285,10 +289,11 @@ def _weight_commands(
         inner = build.rng.integers(1, total, build.pick(0, config.queue_depth - 1)) if total > 1 else ()
         cuts = [0, *sorted({int(c) for c in inner}), total]
         pieces = [(a, b - a, 1) for a, b in pairwise(cuts)]
-    return [
-        build.make("WEIGHT", {"ddr": address + first * entry_bytes, "entries": count, "repeat": times, "tag": tag})
-        for first, count, times in pieces
-    ]
+    commands: list[Operation] = []
+    for first, count, times in pieces:
+        fields = {"ddr": address + first * entry_bytes, "entries": count, "repeat": times, "tag": tag}
+        commands += patched_weight(build, fields)
+    return commands
 
 
 def _mac(build: Builder, shape: _Shape, tensor: Tensor, tiling: _Tiling, first_row: int, tag: int) -> dict[str, int]:

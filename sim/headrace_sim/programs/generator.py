@@ -14,6 +14,7 @@ from .case import Access, Case, Output
 from .convolution import convolution
 from .operation import Operation
 from .order import add_tokens
+from .patches import RESERVED
 from .schedule import interleave, ring_order
 from .space import Ids, Space
 from .transfers import walks
@@ -98,11 +99,12 @@ def plan_program(config: NpuConfig, seed: int, *, layers: int = 4, ddr_base: int
     atoms: list[Atom] = []
     kept: tuple[Tensor, ...] = ()
     budget = 200
+    registers = list(range(config.scalars - RESERVED, config.scalars))
     while len(made) < layers:
         chip = OnChip(config, rng, kept)
         phase: list[Layer] = []
         for _ in range(min(int(rng.integers(1, 4)), layers - len(made))):
-            layer = _random_layer(config, space, ddr, chip, rng, len(made) + len(phase), kept)
+            layer = _random_layer(config, space, ddr, chip, rng, len(made) + len(phase), kept, registers)
             size = 0 if layer is None else sum(len(a.operations) + len(a.weights) for a in layer.atoms)
             if layer is not None and size <= budget:
                 phase.append(layer)
@@ -125,10 +127,11 @@ def _random_layer(
     rng: np.random.Generator,
     number: int,
     sources: tuple[Tensor, ...],
+    registers: list[int],
 ) -> Layer | None:
     """A layer that fits, or None after some attempts."""
     for _ in range(_TRIES):
-        build = Builder(config, space, ddr, chip, rng)
+        build = Builder(config, space, ddr, chip, rng, registers)
         free = chip.snapshot()
         try:
             _kind(build, sources)(build)

@@ -81,18 +81,22 @@ class RtlMachine:
         self.write("CONTROL", CLEAR)
         self.write("IRQ_STATUS", DONE | ERROR)
         self.simulator.write_memory(case.ddr_base, case.ddr)
-        for number, window in enumerate(case.windows):
-            self.write(f"WINDOW{number}_BASE", window.base)
-            self.write(f"WINDOW{number}_LIMIT", window.limit)
-            self.write(f"WINDOW{number}_FLAGS", window.read | window.write << 1)
+        self.set_windows(case)
         self.write("RING_BASE_LO", case.ring_base & 0xFFFFFFFF)
         self.write("RING_BASE_HI", case.ring_base >> 32)
         self.write("RING_SIZE", case.ring_log2)
         self.write("IRQ_ENABLE", DONE | ERROR)
         self.write("WATCHDOG", watchdog)
 
+    def set_windows(self, case: Case) -> None:
+        """Open the address windows of a case."""
+        for number, window in enumerate(case.windows):
+            self.write(f"WINDOW{number}_BASE", window.base)
+            self.write(f"WINDOW{number}_LIMIT", window.limit)
+            self.write(f"WINDOW{number}_FLAGS", window.read | window.write << 1)
+
     def finish(self, case: Case) -> Outcome:
-        """Wait for the interrupt and read what the run left."""
+        """Wait for the interrupt, read what the run left, and clear the interrupt."""
         if not self.simulator.run_until_interrupt(case.commands * _CYCLES_A_COMMAND):
             return Outcome("no interrupt", None, self._memory())
         status = self.read("IRQ_STATUS")
@@ -100,6 +104,7 @@ class RtlMachine:
         cycles = self.read("CYCLES_LO")
         error = str(self.error()) if status & ERROR else None
         end_value = self.read("END_VALUE") if status & DONE else None
+        self.write("IRQ_STATUS", status)
         return Outcome(error, end_value, self._memory(), cycles)
 
     def error(self) -> RunError:

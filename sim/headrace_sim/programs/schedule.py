@@ -18,13 +18,11 @@ def interleave(layers: Sequence[Layer], rng: np.random.Generator) -> list[Atom]:
     holder = -1
     favourite = 0
     while any(queues):
-        ready = [
-            i for i, queue in enumerate(queues) if queue and (holder in (-1, i) or queue[0].operations[0].name != "MAC")
-        ]
+        ready = [i for i, queue in enumerate(queues) if queue and (holder in (-1, i) or not queue[0].multiplies)]
         if favourite not in ready or rng.random() < 0.4:
             favourite = int(rng.choice(ready))
         atom = queues[favourite].popleft()
-        if atom.operations[0].name == "MAC":
+        if atom.multiplies:
             holder = favourite if atom.holds else -1
         out.append(atom)
     return out
@@ -41,9 +39,10 @@ def ring_order(atoms: Sequence[Atom], *, queue_depth: int, rng: np.random.Genera
         while waiting and (
             waiting[0][0] == number or _early(atoms[waiting[0][0]], len(ahead), queue_depth, rng, eager)
         ):
-            owner, weight = waiting.popleft()
-            ahead.append(owner)
-            out.append(weight)
+            owner, operation = waiting.popleft()
+            out.append(operation)
+            if operation.name == "WEIGHT":
+                ahead.append(owner)
         out.extend(atom.operations)
         while ahead and ahead[0] <= number:
             ahead.popleft()

@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from headrace.isa import ScalarOp
-
 from .allocate import Tensor
-from .builder import Atom, Builder
-from .operation import Operation, Patch
+from .builder import Builder
+from .patches import emit_patched
 
 __all__ = ["load_tensor", "store_tensor", "walks"]
-
-_WORD = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,8 @@ def walks(build: Builder) -> None:
     """
     build.new_unit()
     build.layer.description = "random walks"
-    tensor = build.chip.tensor(pixels=build.pick(1, 40), channels=build.pick(1, 3 * build.config.word_bytes))
+    pixels = build.pick(1, 40) if build.chance(0.8) else build.pick(100, 300)
+    tensor = build.chip.tensor(pixels=pixels, channels=build.pick(1, 3 * build.config.word_bytes))
     build.fill(tensor)
     for _ in range(build.pick(2, 6)):
         build.new_unit()
@@ -143,7 +140,7 @@ def _random_walk(build: Builder, tensor: Tensor, name: str, fields: dict[str, in
     )
     for i in range(3):
         fields |= {f"n{i + 1}": counts[i], f"s{i + 1}": strides[i], f"d{i + 1}": steps[i]}
-    _emit_patched(build, name, fields)
+    emit_patched(build, name, fields)
 
 
 def _there_and_back(build: Builder, tensor: Tensor) -> None:
@@ -152,40 +149,5 @@ def _there_and_back(build: Builder, tensor: Tensor) -> None:
     pixels = build.pick(1, tensor.pixels)
     address = build.ddr.place_output(channels * pixels)
     walk = tensor.view() | {"ddr": address, "n0": channels * pixels, "pix_bytes": channels}
-    _emit_patched(build, "STORE", walk | {"p0": tensor.p0 + build.pick(0, tensor.pixels - pixels)})
-    _emit_patched(build, "LOAD", walk | {"c0": tensor.c0 + build.pick(0, tensor.channels - channels)})
-
-
-def _emit_patched(build: Builder, name: str, fields: dict[str, int]) -> None:
-    """Emit a command, sometimes with its address or a count taken from scalar registers."""
-    candidates = {"ddr": (build.pick(0, _WORD - 1), build.pick(0, 6))} if not fields.get("fill") else {}
-    if build.chance(0.5):
-        candidates["p0"] = (build.pick(0, fields["p0"]), 0)
-    if not candidates or not build.chance(0.4):
-        build.emit(name, fields)
-        return
-    patches: list[Patch] = []
-    operations: list[Operation] = []
-    for field, (value, shift) in candidates.items():
-        register = build.pick(0, build.config.scalars - 1)
-        if all(p.register != register for p in patches):
-            operations += _set_scalar(build, register, value)
-            patches.append(Patch(field, register, value, shift))
-    operations.append(build.make(name, fields, patches=tuple(patches)))
-    build.layer.atoms.append(Atom(operations))
-
-
-def _set_scalar(build: Builder, register: int, value: int) -> list[Operation]:
-    """SCALAR commands after which the register holds `value`."""
-    if build.chance(0.5):
-        return [build.make("SCALAR", {"dst": register, "op": ScalarOp.SET, "imm": _signed(value)})]
-    first = build.pick(-(2**31), 2**31 - 1)
-    return [
-        build.make("SCALAR", {"dst": register, "op": ScalarOp.SET, "imm": first}),
-        build.make("SCALAR", {"dst": register, "src": register, "op": ScalarOp.ADD, "imm": _signed(value - first)}),
-    ]
-
-
-def _signed(value: int) -> int:
-    """The 32-bit pattern of `value` as a signed number."""
-    return (value + (1 << 31)) % _WORD - (1 << 31)
+    emit_patched(build, "STORE", walk | {"p0": tensor.p0 + build.pick(0, tensor.pixels - pixels)})
+    emit_patched(build, "LOAD", walk | {"c0": tensor.c0 + build.pick(0, tensor.channels - channels)})

@@ -10,6 +10,7 @@ from headrace.isa import DType
 from .allocate import NoRoom, Tensor
 from .builder import Builder
 from .chains import Interval, random_chain
+from .patches import emit_patched
 from .transfers import load_tensor, store_tensor
 
 __all__ = ["vector"]
@@ -61,7 +62,7 @@ def vector(build: Builder, source: Tensor | None) -> None:
     fields |= {"ctx": placed.ctx, "wraps": placed.wraps, "idx_base": idx_base, "channels": channels}
     low, high = (-128, 127) if build.chance(0.6) else sorted((build.pick(-128, 127), build.pick(-128, 127)))
     fields |= {"zp": build.pick(-128, 127), "lo": low, "hi": high}
-    build.emit("VECTOR", fields, columns=placed.columns)
+    emit_patched(build, "VECTOR", fields, columns=placed.columns)
     kinds = ", ".join(f"{loop.kind} {loop.count}{' reduced' if loop.reduced else ''}" for loop in loops)
     build.layer.description = f"vector {x.dtype.name}{' and y' if y else ''} over {kinds} to {out.dtype.name}"
     build.new_unit()
@@ -76,7 +77,10 @@ def _size(dtype: DType) -> int:
 def _stream(build: Builder) -> Tensor:
     dtype = DType.B32 if build.chance(0.35) else DType.I8
     elements = build.pick(1, 4 * build.config.vector_lanes)
-    tensor = build.chip.tensor(pixels=build.pick(1, 36), channels=elements * _size(dtype), dtype=dtype)
+    pixels = build.pick(1, 36)
+    if build.chance(0.15):  # longer than the longest pass between epilogues
+        pixels, elements = build.pick(100, 400), build.pick(1, 2 * build.config.vector_lanes)
+    tensor = build.chip.tensor(pixels=pixels, channels=elements * _size(dtype), dtype=dtype)
     load_tensor(build, tensor)
     return tensor
 
