@@ -42,7 +42,8 @@ def problems(program: Program, config: NpuConfig) -> list[Problem]:
 
     Checked: field limits and the rules between fields; tokens are produced before they are consumed, do not overflow,
     have one producing and one consuming engine, and none is left over; every MAC is followed by the EPILOGUE of its
-    shape; weight entries are there, have the MAC's tag, fit the ring where they must stay in it, and none is left over.
+    shape; weight entries are there, have the MAC's tag, fit the ring where they must stay in it, none is left over, and
+    WEIGHT commands do not fill their queue before the MAC that makes room for them.
     """
     checker = _Checker(config)
     for index, (command, values) in enumerate(program):
@@ -62,6 +63,8 @@ class _Checker:
         self._producer: dict[int, Engine] = {}
         self._consumer: dict[int, Engine] = {}
         self._weights: deque[tuple[int, int]] = deque()  # runs of entries in the ring: tag, entries
+        self._streamed: list[int] = [0]  # entries streamed by the first n WEIGHT commands
+        self._released = 0  # entries given up by the MAC commands so far
         self._mac: dict[str, int] | None = None  # waits for its EPILOGUE
 
     def _problem(self, message: str) -> None:
@@ -132,7 +135,14 @@ class _Checker:
 
     def _weight(self, values: dict[str, int]) -> None:
         self._require(values["ddr"] % self._config.axi_bytes == 0, "WEIGHT.ddr is not aligned to a beat")
-        self._weights.append((values["tag"], values["entries"] * values["repeat"]))
+        entries = values["entries"] * values["repeat"]
+        self._weights.append((values["tag"], entries))
+        self._streamed.append(self._streamed[-1] + entries)
+        # A full queue stops the fetch, so what WEIGHT waits for must have been fetched before its queue is full.
+        waiting = self._config.queue_depth + 1
+        finished = self._streamed[-waiting - 1] if len(self._streamed) > waiting else 0
+        if finished > self._released + self._config.ring_entries:
+            self._problem(f"more than {waiting} WEIGHT commands wait for ring entries which only a later MAC releases")
 
     def _mac_command(self, values: dict[str, int]) -> None:
         config = self._config
@@ -163,6 +173,7 @@ class _Checker:
             if used < entries:
                 self._weights.appendleft((found, entries - used))
         self._require(not left, f"MAC consumes {count} weight entries, {left} more than there are")
+        self._released += 0 if keep else count
         wrong = {found for found, _ in runs} - {tag}
         self._require(not wrong, f"MAC.tag is {tag}, weight entries have {sorted(wrong)}")
         if keep:

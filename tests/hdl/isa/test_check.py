@@ -73,5 +73,13 @@ def test_held_entries_serve_the_next_mac() -> None:
     assert problems(Program.from_text("WEIGHT entries=3\n" + held + use + use), CONFIG) != []
 
 
+def test_weights_must_not_fill_their_queue_before_the_mac_that_makes_room() -> None:
+    """A tile of 64 entries fills the ring: with 7 WEIGHT commands of one tile ahead of the MACs, fetch never gets there."""
+    tile = "MAC kh=8 kw=8 m_count=1\nEPILOGUE m_count=1\n"
+    ahead = Program.from_text("WEIGHT entries=64\n" * 7 + tile * 7 + "END")
+    assert [p.index for p in problems(ahead, CONFIG)] == [6]
+    check(Program.from_text(("WEIGHT entries=64\n" + tile) * 7 + "END"), CONFIG)
+
+
 def test_patched_fields_are_left_to_the_machine() -> None:
     check(Program.from_text("LOAD n0=16 pix_bytes=4 n1=0 patch0=s1@n1\nVECTOR n0=9999 wraps=1 patch0=s2@n0\n"), CONFIG)
