@@ -74,7 +74,7 @@ def test_held_entries_serve_the_next_mac() -> None:
 
 
 def test_weights_must_not_fill_their_queue_before_the_mac_that_makes_room() -> None:
-    """A tile of 64 entries fills the ring: with 7 WEIGHT commands of one tile ahead of the MACs, fetch never gets there."""
+    """A tile of 64 entries fills the ring: with 7 WEIGHT commands ahead of the MACs, fetch never gets to those."""
     tile = "MAC kh=8 kw=8 m_count=1\nEPILOGUE m_count=1\n"
     ahead = Program.from_text("WEIGHT entries=64\n" * 7 + tile * 7 + "END")
     assert [p.index for p in problems(ahead, CONFIG)] == [6]
