@@ -42,14 +42,13 @@ class CsrBank(wiring.Component):
             for reg in self._regs:
                 with m.Case(reg.offset):
                     m.d.comb += [bus.read_error.eq(0), bus.read_data.eq(self._readable(reg))]
-        hits = {}
         with m.Switch(bus.write_address):
-            for reg in self._regs:
-                hits[reg.name] = Signal(name=f"hit_{reg.name.lower()}")
-                with m.Case(reg.offset):
-                    m.d.comb += [bus.write_error.eq(0), hits[reg.name].eq(bus.write)]
+            with m.Case(*(reg.offset for reg in self._regs)):
+                m.d.comb += bus.write_error.eq(0)
         for reg in self._regs:
-            self._update(m, reg, hits[reg.name], data_mask & reg.mask)
+            hit = Signal(name=f"hit_{reg.name.lower()}")
+            m.d.comb += hit.eq(bus.write & (bus.write_address == reg.offset))
+            self._update(m, reg, hit, data_mask & reg.mask)
         return m
 
     def _port(self, reg: Reg, suffix: str = "") -> Signal:
