@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from .toolchain import ToolMissing, Verilator, has_headers, require_tools
+from .wrapper import WRAPPER, wrapper
 
 __all__ = ["BuildError", "Design", "Waves", "best_wave_format", "build", "cache_root"]
 
@@ -44,7 +46,8 @@ class Design:
 
     Its top has `clk`, `rst`, an AXI4-Lite slave `s_axil_*` (12-bit addresses, 32-bit data), an AXI4 master `m_axi_*` of
     `axi_bits`, `irq` and, unless `engines` is 0, the trace port. Modules in `classes`, of which there are many
-    instances, become C++ classes instead of being copied into the top: that compiles several times faster.
+    instances, become C++ classes instead of being copied into the top, with one copy of their code for all instances:
+    that compiles several times faster, and the code that runs in a cycle is small enough for the processor's caches.
     """
 
     verilog: str
@@ -104,19 +107,38 @@ def _arguments(design: Design, waves: Waves) -> list[str]:
     trace = {Waves.NONE: [], Waves.FST: ["--trace-fst"], Waves.VCD: ["--trace-vcd"]}[waves]
     return [
         *("--cc", "--exe", "--build", "-j", str(os.cpu_count() or 1), "-O3", "--assert"),
+        # These optimisations name variables across instances, after which their code can no longer be shared.
+        *("-fno-dfg", "-fno-table"),
         *("--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint"),
-        *("--prefix", "Vtop", "--top-module", design.top, "-Mdir", "obj", "-o", _LIBRARY),
+        *("--prefix", "Vtop", "--top-module", WRAPPER, "-Mdir", "obj", "-o", _LIBRARY),
         # Code that runs once is half of all code: it is not optimised.
         *("-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O2"),
         *("-CFLAGS", " ".join(["-fPIC", "-std=c++20", *(f"-D{name}={value}" for name, value in defines.items())])),
-        *("-LDFLAGS", "-shared -Wl,--no-undefined", *trace, "classes.vlt", "design.v", "harness.cpp"),
+        *("-LDFLAGS", "-shared -Wl,--no-undefined", *trace, "classes.vlt", "wrapper.v", "design.v", "harness.cpp"),
     ]
+
+
+def _class_settings(design: Design) -> str:
+    """Verilator's settings that make `design.classes` classes whose instances share their code.
+
+    A port that Verilator replaces by the signal outside of it makes the code of every instance different; ports that
+    the public may read are not replaced.
+    """
+    lines = ["`verilator_config"]
+    for name in design.classes:
+        header = re.search(rf"^module {re.escape(name)}\((.*?)\);", design.verilog, re.MULTILINE | re.DOTALL)
+        if header is None:
+            raise ValueError(f"the Verilog has no module '{name}'")
+        lines.append(f'no_inline -module "{name}"')
+        ports = (port.strip() for port in header[1].split(","))
+        lines.extend(f'public_flat_rd -module "{name}" -var "{port}"' for port in ports if port not in ("clk", "rst"))
+    return "\n".join([*lines, ""])
 
 
 def _digest(design: Design, arguments: list[str], version: str) -> str:
     digest = hashlib.sha256()
-    sources = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
-    texts = [design.verilog, *design.classes, "", *arguments, version, os.uname().machine]
+    sources = [path.read_bytes() for path in (*sorted(_SOURCES.iterdir()), Path(__file__).with_name("wrapper.py"))]
+    texts = [design.verilog, design.top, _class_settings(design), *arguments, version, os.uname().machine]
     for part in [*sources, *(text.encode() for text in texts)]:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
@@ -126,8 +148,8 @@ def _digest(design: Design, arguments: list[str], version: str) -> str:
 def _compile(design: Design, arguments: list[str], verilator: Verilator, target: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
     (work / "design.v").write_text(design.verilog)
-    kept = "".join(f'no_inline -module "{name}"\n' for name in design.classes)
-    (work / "classes.vlt").write_text("`verilator_config\n" + kept)
+    (work / "wrapper.v").write_text(wrapper(design.top, axi_bits=design.axi_bits, engines=design.engines))
+    (work / "classes.vlt").write_text(_class_settings(design))
     for source in _SOURCES.iterdir():
         shutil.copy(source, work)
     with (work / _LOG).open("w") as log:
