@@ -103,7 +103,7 @@ class Model:
         c, lanes = self.c, self.c.vector_lanes
         interleave = 1 << f.get("ilv", 0)
         for n, mt in itertools.product(range(f["n_tiles"]), range(f["m_tiles"])):
-            tile, beats, places = tiles.pop(0), [], []
+            tile, beats = tiles.pop(0), []
             used = f["t_last"] if mt == f["m_tiles"] - 1 else f["t_count"]
             for t, r, b in itertools.product(range(used), range(c.rows), range(c.acc_beats)):
                 m = mt * f["t_count"] * c.rows + t // interleave * c.rows * interleave + r * interleave + t % interleave
@@ -117,7 +117,7 @@ class Model:
                 first = n * c.cols + b * lanes
                 at = f.get("res_p0", 0) + m, f.get("res_c0", 0) + first * self._size(f, "res")
                 y = self.read(f, "res", *at, valid if f.get("res_enable") else [False] * lanes)
-                beats.append((x, y, f.get("idx_base", 0) + n * c.acc_beats + b, valid))
-                places.append((f.get("out_p0", 0) + m, f.get("out_c0", 0) + first * self._size(f, "out")))
-            for (x, _, _, valid), (pixel, channel) in zip(self.run(beats, f), places):
-                self.write(f, "out", pixel, channel, valid, x)
+                place = f.get("out_p0", 0) + m, f.get("out_c0", 0) + first * self._size(f, "out")
+                beats.append((x, y, f.get("idx_base", 0) + n * c.acc_beats + b, (valid, place)))
+            for x, _, _, (valid, place) in self.run(beats, f):
+                self.write(f, "out", *place, valid, x)

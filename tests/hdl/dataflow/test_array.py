@@ -144,18 +144,21 @@ def epilogue_case(config: NpuConfig, rng: np.random.Generator, **more: int) -> t
 
 @EVERY
 def test_epilogue(config):
-    """Narrow tiles with a residual, wide ones with a wide residual, and tiles without, back to back."""
+    """Tiles with a residual, wide ones with a wide residual, tiles without and tiles that reduce, back to back."""
     rng = np.random.default_rng(5)
     bench = Bench(config, stall=0.3)
     fill(bench)
     bench.contexts = {
         (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": MEM, "mem_idx": 1, "sh": 10},
         (0, config.columns - 1): {"op": DataflowOp.IADD, "a": X, "b": Y},
+        (1, 0): {"reduce": Reduce.MAX, "repeat": config.acc_beats * 2},
     }
     cases = [
         epilogue_case(config, rng, res_enable=1),
         epilogue_case(config, rng, res_enable=1, res_type=1, out_type=1, out_base=600),
         epilogue_case(config, rng, out_base=900, out_plane=8),
+        epilogue_case(config, rng, out_base=700, out_plane=20, ctx=1),
+        epilogue_case(config, rng, out_base=450, out_plane=8, ctx=1, wraps=1),
     ]
     bench.commands = [("EPILOGUE", fields) for fields, _ in cases]
     bench.tiles = [tile for _, tiles in cases for tile in tiles]
