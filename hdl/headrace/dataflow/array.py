@@ -8,11 +8,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from headrace.cells import add_cell
 from headrace.dataflow.column import Column
+from headrace.dataflow.epilogue_source import EpilogueSource
 from headrace.dataflow.issue import Issue
 from headrace.dataflow.load import ColumnLoad
 from headrace.dataflow.port_share import ReadShare
 from headrace.dataflow.sink import Sink
-from headrace.dataflow.sources import EpilogueSource, VectorSource
+from headrace.dataflow.vector_source import VectorSource
 from headrace.interfaces import AccDrain, ColumnWrite, EnginePort, ErrorLayout, SpadRead, SpadWrite
 from headrace.isa import BY_NAME, Cause
 

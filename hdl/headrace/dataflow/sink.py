@@ -6,13 +6,12 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from headrace.dataflow.beat import CHANNEL_BITS, IDX_BITS, PIXEL_BITS, Queue, beat_layout, vector_layout
-from headrace.dataflow.sources import view_fields
+from headrace.dataflow.source import hold, view_fields
 from headrace.dataflow.stream_write import Conversion, StreamWrite, sink_layout
 from headrace.dataflow.walk import LoopNest, TileWalk
 from headrace.dataflow.words import request_layout
 from headrace.interfaces import ErrorLayout, SpadWrite, issued_layout
 from headrace.isa import BY_NAME, Cause
-from headrace.isa.layout import command_layout
 
 __all__ = ["Sink"]
 
@@ -124,37 +123,31 @@ class Sink(wiring.Component):
         return m
 
     def _commands(self, m: Module, name: str, ends: Signal) -> tuple[Signal, data.View, Signal, Signal, data.View]:
-        """Queue of commands and the current one: (active, command, its index, load, the command being loaded)."""
+        """Queue of commands and what `hold` says of the current one, followed by the command that comes next."""
         queue = getattr(self, name)
         layout = issued_layout(BY_NAME[name.upper()])
         m.submodules[f"{name}_commands"] = fifo = SyncFIFO(width=Shape.cast(layout).width, depth=_COMMANDS)
-        fresh = data.View(layout, fifo.r_data)
-        command, index = Signal(command_layout(BY_NAME[name.upper()]), name=f"{name}_command"), Signal(16)
-        active, load = Signal(name=f"{name}_active"), Signal(name=f"{name}_load")
+        oldest = stream.Signature(layout).create(path=(name,))
         m.d.comb += [
             fifo.w_en.eq(queue.valid),
             fifo.w_data.eq(queue.payload),
             queue.ready.eq(fifo.w_rdy),
-            fifo.r_en.eq(~active | ends),
-            load.eq(fifo.r_en & fifo.r_rdy),
+            oldest.valid.eq(fifo.r_rdy),
+            oldest.payload.eq(fifo.r_data),
+            fifo.r_en.eq(oldest.ready),
         ]
-        with m.If(fifo.r_en):
-            m.d.sync += active.eq(fifo.r_rdy)
-        with m.If(load):
-            m.d.sync += [command.eq(fresh.cmd), index.eq(fresh.index)]
-        return active, command, index, load, fresh.cmd
+        return *hold(m, oldest, BY_NAME[name.upper()], ends), oldest.payload.cmd
 
     def _epilogue(self, m: Module, take: Signal, head: data.View) -> tuple[Value, ...]:
         """(ready, command, index, pixel, channel byte, last tile) of the next epilogue beat."""
         m.submodules.tiles = walk = TileWalk(**self._tile)
         ends = Signal()
         active, command, index, load, _ = self._commands(m, "epilogue", ends)
-        names = ("n_tiles", "m_tiles", "m_count", "t_count", "t_last", "ilv", "channels")
         m.d.comb += [
             ends.eq(take & head.last & walk.final),
             walk.load.eq(load),
             walk.advance.eq(take),
-            *(getattr(walk, name).eq(command[name]) for name in names),
+            *(getattr(walk, name).eq(command[name]) for name in TileWalk.FIELDS),
         ]
         channel = Mux(command.out_type[0], walk.channel << 2, walk.channel)
         return active, command, index, command.out_p0 + walk.pixel, command.out_c0 + channel, walk.final

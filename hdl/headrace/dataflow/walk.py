@@ -79,15 +79,17 @@ class TileWalk(wiring.Component):
     inside; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: row groups of the tile; final: the last tile.
     """
 
+    FIELDS = ("n_tiles", "m_tiles", "m_count", "t_count", "t_last", "ilv", "channels")
+    """Fields of the command, which are ports of the same names."""
+
     def __init__(self, *, rows: int, cols: int, accs: int, lanes: int) -> None:
         self._rows, self._cols, self._lanes = rows, cols, lanes
         self._blocks = -(-cols // lanes)
-        fields = {"n_tiles": 16, "m_tiles": 16, "m_count": 24, "t_count": 8, "t_last": 8, "ilv": 2, "channels": 16}
         super().__init__(
             {
                 "load": In(1),
                 "advance": In(1),
-                **{name: In(width) for name, width in fields.items()},
+                **{name: In(width) for name, width in zip(self.FIELDS, (16, 16, 24, 8, 8, 2, 16))},
                 "t": Out(index_bits(accs)),
                 "row": Out(index_bits(rows)),
                 "block": Out(index_bits(self._blocks)),

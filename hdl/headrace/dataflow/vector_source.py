@@ -1,0 +1,112 @@
+"""Beats of VECTOR commands."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from headrace.dataflow.beat import CHANNEL_BITS, PIXEL_BITS, operands_layout
+from headrace.dataflow.source import AHEAD, fork, hold, join, meta_layout, view_fields
+from headrace.dataflow.stream_read import StreamRead
+from headrace.dataflow.walk import LoopNest
+from headrace.interfaces import ErrorLayout, SpadRead, issued_layout
+from headrace.isa import BY_NAME
+
+__all__ = ["CHUNK", "VectorSource"]
+
+CHUNK = 256
+"""Beats of a VECTOR pass without wraps after which an epilogue pass may run."""
+
+
+class VectorSource(wiring.Component):
+    """Beats of VECTOR commands: scratchpad streams as x and y.
+
+    `issue` takes a command while the previous one's last beat is requested. `boundary` is the last beat of a command
+    and, without wraps, every `CHUNK`-th.
+    """
+
+    def __init__(self, *, banks: int, lanes: int, contexts: int, words: int, word_bytes: int) -> None:
+        self._spad = {"banks": banks, "words": words, "word_bytes": word_bytes}
+        self._lanes, self._contexts = lanes, contexts
+        super().__init__(
+            {
+                "issue": In(stream.Signature(issued_layout(BY_NAME["VECTOR"]))),
+                "x": Out(SpadRead(**self._spad)),
+                "y": Out(SpadRead(**self._spad)),
+                "o": Out(stream.Signature(operands_layout(lanes=lanes, contexts=contexts))),
+                "error": Out(ErrorLayout),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        layout = meta_layout(lanes=self._lanes, contexts=self._contexts)
+        m.submodules.walk = walk = LoopNest(loops=4, widths=2 * (PIXEL_BITS, CHANNEL_BITS))
+        m.submodules.meta = meta = SyncFIFO(width=Shape.cast(layout).width, depth=AHEAD)
+        advance, ends = Signal(), Signal()
+        active, command, index, load = hold(m, self.issue, BY_NAME["VECTOR"], ends)
+        m.d.comb += [
+            ends.eq(advance & walk.last),
+            walk.load.eq(load),
+            walk.advance.eq(advance),
+            *(walk.counts[i].eq(command[f"n{i}"]) for i in range(4)),
+        ]
+        number = Signal(range(CHUNK))
+        with m.If(load):
+            m.d.sync += number.eq(0)
+        with m.Elif(advance):
+            m.d.sync += number.eq(number + 1)
+
+        beat = Signal(layout)
+        self._describe(m, beat, command, walk)
+        m.d.comb += [
+            beat.boundary.eq(walk.last | ((command.wraps == 0) & (number == CHUNK - 1))),
+            beat.index.eq(index),
+            meta.w_data.eq(beat),
+        ]
+        readers = [self._reader(m, v, command, walk, beat) for v in range(2)]
+        wanted = (Value.cast(1), command.y_enable)
+        branches = [(reader.i.valid, reader.i.ready, wants) for reader, wants in zip(readers, wanted)]
+        m.d.comb += advance.eq(fork(m, active, [(meta.w_en, meta.w_rdy, Value.cast(1)), *branches]))
+        join(m, self.o, meta, layout, readers[0].o, readers[1].o)
+        errors = [reader.error for reader in readers]
+        m.d.comb += self.error.eq(Mux(errors[0].valid, errors[0].as_value(), errors[1].as_value()))
+        return m
+
+    def _describe(self, m: Module, beat: Any, command: Any, walk: LoopNest) -> None:
+        """Index, valid lanes and contexts of the walker's beat."""
+        block, left = Signal(16), Signal(signed(22))
+        m.d.comb += [
+            block.eq(walk.counters[command.idx_loop]),
+            left.eq(command.channels - block * self._lanes),
+            beat.idx.eq(command.idx_base + block),
+            beat.lanes.eq(Mux(left < 0, 0, left)),
+            beat.last.eq(walk.last),
+            beat.context.eq(command.ctx),
+            beat.wraps.eq(command.wraps),
+            beat.use_y.eq(command.y_enable),
+        ]
+        with m.If((command.channels == 0) | (left >= self._lanes)):
+            m.d.comb += beat.lanes.eq(self._lanes)
+
+    def _reader(self, m: Module, number: int, command: Any, walk: LoopNest, beat: Any) -> StreamRead:
+        """Stream 0 (x) or 1 (y) at the walker's position."""
+        name = "xy"[number]
+        m.submodules[name] = reader = StreamRead(**self._spad, lanes=self._lanes)
+        connect(m, reader.port, flipped(getattr(self, name)))
+        request = reader.i.payload
+        for coordinate, kind, value in ((2 * number, "p", request.at.pixel), (2 * number + 1, "c", request.at.channel)):
+            steps = getattr(walk, f"steps_{coordinate}")
+            m.d.comb += [
+                getattr(walk, f"base_{coordinate}").eq(self.issue.payload.cmd[f"{name}_{kind}0"]),
+                *(steps[i].eq(command[f"{name}_d{kind}{i}"]) for i in range(4)),
+                value.eq(getattr(walk, f"position_{coordinate}")),
+            ]
+        m.d.comb += [
+            *(getattr(request.at.view, field).eq(value) for field, value in view_fields(command, name).items()),
+            request.lanes.eq(beat.lanes),
+            request.user.eq(beat.index),
+        ]
+        return reader
