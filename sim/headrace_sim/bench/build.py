@@ -11,12 +11,12 @@ from cocotb_tools.runner import Verilator as VerilatorRunner
 from cocotb_tools.runner import VerilatorControlFile, Verilog
 
 from headrace_sim.rtl import Design
-from headrace_sim.rtl.builder import cache_root
+from headrace_sim.rtl.builder import cache_root, class_settings
 from headrace_sim.rtl.toolchain import Verilator, require_tools
 
 __all__ = ["build", "run"]
 
-_ARGUMENTS = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint", "--output-split", "5000"]
+_ARGUMENTS = ["-O3", "-fno-dfg", "-fno-table", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint"]
 _MAKE = "OPT_FAST=-O1 OPT_SLOW=-O0"
 
 
@@ -57,13 +57,12 @@ def build(design: Design, *, arguments: tuple[str, ...] = (), make: str = _MAKE)
 
 
 def _control_file(design: Design) -> str:
-    """Only the ports are public; cells of which there are many are compiled once."""
+    """Only the ports are public; instances of a cell share their code."""
     match = re.search(rf"^module {design.top}\((.*?)\);", design.verilog, re.MULTILINE | re.DOTALL)
     assert match is not None, f"no module {design.top}"
     ports = [port.strip() for port in match[1].split(",")]
     lines = [f'public_flat_rw -module "{design.top}" -var "{port}"' for port in ports]
-    lines += [f'no_inline -module "{name}"' for name in design.classes]
-    return "\n".join(["`verilator_config", *lines, ""])
+    return class_settings(design) + "\n".join([*lines, ""])
 
 
 def run(

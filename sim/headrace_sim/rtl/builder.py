@@ -21,7 +21,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from .toolchain import ToolMissing, Verilator, has_headers, require_tools
 from .wrapper import WRAPPER, wrapper
 
-__all__ = ["BuildError", "Design", "Waves", "best_wave_format", "build", "cache_root"]
+__all__ = ["BuildError", "Design", "Waves", "best_wave_format", "build", "cache_root", "class_settings"]
 
 _SOURCES = Path(__file__).parent / "csrc"
 _LIBRARY = "libheadrace.so"
@@ -118,7 +118,7 @@ def _arguments(design: Design, waves: Waves) -> list[str]:
     ]
 
 
-def _class_settings(design: Design) -> str:
+def class_settings(design: Design) -> str:
     """Verilator's settings that make `design.classes` classes whose instances share their code.
 
     A port that Verilator replaces by the signal outside of it makes the code of every instance different; ports that
@@ -138,7 +138,7 @@ def _class_settings(design: Design) -> str:
 def _digest(design: Design, arguments: list[str], version: str) -> str:
     digest = hashlib.sha256()
     sources = [path.read_bytes() for path in (*sorted(_SOURCES.iterdir()), Path(__file__).with_name("wrapper.py"))]
-    texts = [design.verilog, design.top, _class_settings(design), *arguments, version, os.uname().machine]
+    texts = [design.verilog, design.top, class_settings(design), *arguments, version, os.uname().machine]
     for part in [*sources, *(text.encode() for text in texts)]:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
@@ -149,7 +149,7 @@ def _compile(design: Design, arguments: list[str], verilator: Verilator, target:
     work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
     (work / "design.v").write_text(design.verilog)
     (work / "wrapper.v").write_text(wrapper(design.top, axi_bits=design.axi_bits, engines=design.engines))
-    (work / "classes.vlt").write_text(_class_settings(design))
+    (work / "classes.vlt").write_text(class_settings(design))
     for source in _SOURCES.iterdir():
         shutil.copy(source, work)
     with (work / _LOG).open("w") as log:
