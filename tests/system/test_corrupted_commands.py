@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.config import machine
+from headrace.isa.assembler import Program
 from headrace.registers import State
 from headrace_sim.programs import Case, random_program
 from headrace_sim.programs.backends import GoldenBackend, RtlBackend
@@ -18,10 +19,14 @@ PATIENCE = 30_000  # cycles before a run is aborted: a corrupted count may take 
 
 
 def _corrupt(case: Case, rng: np.random.Generator) -> Case:
+    """One to three bits of fields inverted, mostly low ones: others make a command malformed at once."""
+    program = Program.from_image(case.image)
     for _ in range(int(rng.integers(1, 4))):
         index = int(rng.integers(case.commands))
-        first = 0 if rng.random() < 0.2 else 128  # most bits of the header only make the command malformed
-        case = with_bit(case, index, int(rng.integers(first, 900)))
+        fields = [f for f in program[index][0].fields if f.offset >= 32]
+        field = fields[int(rng.integers(len(fields)))]
+        bit = min(int(rng.geometric(0.2)) - 1, field.width - 1)
+        case = with_bit(case, index, field.offset + bit)
     return case
 
 
