@@ -46,6 +46,7 @@ public:
         reset(4);
     }
     ~Machine() {
+        enter();
         stop_waves();
         top_->final();
     }
@@ -140,8 +141,14 @@ private:
         finish(in_reset, check);
     }
 
-    void settle() {
+    // Verilator's runtime finds the model's context through the thread; another machine may have been the last to run.
+    void enter() {
+        Verilated::threadContextp(&context_);
         assertion = &error_;
+    }
+
+    void settle() {
+        enter();
         drive(ddr_.drive());
         top_->clk = 0;
         top_->eval();
