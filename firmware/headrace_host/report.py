@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from headrace.isa import BY_NAME, BY_OPCODE, COMMAND_BYTES
+from headrace.isa import BY_OPCODE, COMMAND_BYTES
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import RunStats
-
-_COMPUTING = {BY_NAME["MAC"].opcode, BY_NAME["VECTOR"].opcode}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +31,8 @@ class Cost:
 def layer_costs(model: CompiledModel, runs: Sequence[RunStats]) -> list[Cost]:
     """Costs of each layer, cycles averaged over ``runs``.
 
-    Layers overlap, so time is divided at the ends of MAC and VECTOR commands: the cycles since the end before go to the
-    layer of the command that ended. The layers' cycles add up to the run's.
+    Layers overlap, so time is divided at the ends of MAC commands: the cycles since the end before go to the layer of
+    the command that ended, except those in which it had not begun and a VECTOR command ran.
     """
     measured = [_layer_cycles(model, run) for run in runs if run.spans and run.counters]
     rows = []
@@ -48,6 +46,8 @@ def layer_costs(model: CompiledModel, runs: Sequence[RunStats]) -> list[Cost]:
                 layer.write_bytes, layer.runs_on,
             )
         )  # fmt: skip
+    fetched = model.count * COMMAND_BYTES
+    rows.append(_cost(model, "commands", "Fetch", "", 0, None, fetched, 0, "control"))
     return rows
 
 
@@ -83,16 +83,26 @@ def _cost(
 
 
 def _layer_cycles(model: CompiledModel, run: RunStats) -> list[int]:
-    """Cycles of each layer of one run, see `layer_costs`; what follows the last end goes to the layer it ended."""
-    owner: dict[int, int] = {}
-    for position, layer in enumerate(model.layers):
-        owner |= {i: position for i in layer.commands if model.ring[i * COMMAND_BYTES] in _COMPUTING}
+    """Cycles of each layer of one run, see `layer_costs`."""
+    owner = {i: position for position, layer in enumerate(model.layers) for i in layer.commands}
+    by_name: dict[str, list[tuple[int, int, int]]] = {"MAC": [], "VECTOR": []}
+    for span in run.spans:
+        name = BY_OPCODE[model.ring[span.index * COMMAND_BYTES]].name
+        if name in by_name and span.index in owner:
+            by_name[name].append((span.end, span.begin, owner[span.index]))
     cycles = [0] * len(model.layers)
-    before = last = 0
-    for end, position in sorted((span.end, owner[span.index]) for span in run.spans if span.index in owner):
-        cycles[position] += end - before
-        before, last = end, position
-    cycles[last] += run.counters["CYCLES"] - before
+
+    def share(begin: int, end: int, position: int) -> None:
+        """Time in which no MAC command is in progress goes to the VECTOR command that was, or else to `position`."""
+        running = [v for v in sorted(by_name["VECTOR"]) if v[1] < end and v[0] > begin]
+        cycles[running[-1][2] if running else position] += end - begin
+
+    before = position = 0
+    for end, begin, position in sorted(by_name["MAC"]):
+        share(before, max(begin, before), position)
+        cycles[position] += end - max(begin, before)
+        before = end
+    share(before, run.counters["CYCLES"], position)
     return cycles
 
 
