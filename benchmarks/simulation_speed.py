@@ -1,6 +1,7 @@
 """How fast the compiled machine runs from C++ and from cocotb: `python benchmarks/simulation_speed.py --machine base`.
 
-Both run the same random programs, memory model included; compilation is not counted.
+Both run the same random program, memory model included. The rate is that of the fastest
+of some runs, in processor time; compilation is not counted.
 """
 
 import json
@@ -26,12 +27,15 @@ REPEATS = 5
 def from_cpp(config: NpuConfig) -> float:
     """Cycles a second of the C++ harness."""
     case = random_program(config, SEED)
-    with RtlBackend(config).machine(case, DdrConfig(base=case.ddr_base, bytes=case.ddr.size)) as rtl:
-        rtl.run(case)
-        begin, cycle = time.perf_counter(), rtl.simulator.cycle
+    with RtlBackend(config).machine(
+        case, DdrConfig(base=case.ddr_base, bytes=case.ddr.size, stall_per_1024=100)
+    ) as rtl:
+        rates = []
         for _ in range(REPEATS):
+            begin, cycle = time.process_time(), rtl.simulator.cycle
             rtl.run(case)
-        return (rtl.simulator.cycle - cycle) / (time.perf_counter() - begin)
+            rates.append((rtl.simulator.cycle - cycle) / (time.process_time() - begin))
+        return max(rates)
 
 
 def from_cocotb(config: NpuConfig) -> float:
@@ -43,6 +47,7 @@ def from_cocotb(config: NpuConfig) -> float:
         environment = {
             "HEADRACE_MACHINE": config.name,
             "HEADRACE_SEED": str(SEED),
+            "HEADRACE_REPEATS": str(REPEATS),
             "HEADRACE_RESULT": str(results / "speed.json"),
         }
         run, failed = run_cocotb(
@@ -50,8 +55,7 @@ def from_cocotb(config: NpuConfig) -> float:
         )
         if run != 1 or failed:
             raise RuntimeError((results / "log").read_text())
-        result = json.loads((results / "speed.json").read_text())
-    return float(result["cycles"] / result["seconds"])
+        return float(json.loads((results / "speed.json").read_text())["hz"])
 
 
 def main(

@@ -13,8 +13,9 @@ from headrace_sim.programs.outcome import Outcome
 
 from .axi import Ddr, Host
 
-__all__ = ["Machine"]
+__all__ = ["PERIOD_NS", "Machine"]
 
+PERIOD_NS = 10
 _DONE, _ERROR = 1, 2
 _RESET, _SNAPSHOT, _CLEAR = 1, 4, 8
 
@@ -31,7 +32,7 @@ class Machine:
     async def start(cls, dut: Any, *, base: int, size: int) -> "Machine":
         """Start the clock and reset the machine."""
         dut.rst.value = 1
-        Clock(dut.clk, 10, unit="ns").start()
+        Clock(dut.clk, PERIOD_NS, unit="ns").start()
         machine = cls(dut, base=base, size=size)
         await ClockCycles(dut.clk, 4)
         dut.rst.value = 0
