@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from .toolchain import ToolMissing, Verilator, has_headers, require_tools
-from .wrapper import WRAPPER, wrapper
 
 __all__ = ["BuildError", "Design", "Waves", "best_wave_format", "build", "cache_root", "class_settings"]
 
@@ -110,11 +109,11 @@ def _arguments(design: Design, waves: Waves) -> list[str]:
         # These optimisations name variables across instances, after which their code can no longer be shared.
         *("-fno-dfg", "-fno-table"),
         *("--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint"),
-        *("--prefix", "Vtop", "--top-module", WRAPPER, "-Mdir", "obj", "-o", _LIBRARY),
+        *("--prefix", "Vtop", "--top-module", design.top, "-Mdir", "obj", "-o", _LIBRARY),
         # Code that runs once is half of all code: it is not optimised.
         *("-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O2"),
         *("-CFLAGS", " ".join(["-fPIC", "-std=c++20", *(f"-D{name}={value}" for name, value in defines.items())])),
-        *("-LDFLAGS", "-shared -Wl,--no-undefined", *trace, "classes.vlt", "wrapper.v", "design.v", "harness.cpp"),
+        *("-LDFLAGS", "-shared -Wl,--no-undefined", *trace, "classes.vlt", "design.v", "harness.cpp"),
     ]
 
 
@@ -137,7 +136,7 @@ def class_settings(design: Design) -> str:
 
 def _digest(design: Design, arguments: list[str], version: str) -> str:
     digest = hashlib.sha256()
-    sources = [path.read_bytes() for path in (*sorted(_SOURCES.iterdir()), Path(__file__).with_name("wrapper.py"))]
+    sources = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
     texts = [design.verilog, design.top, class_settings(design), *arguments, version, os.uname().machine]
     for part in [*sources, *(text.encode() for text in texts)]:
         digest.update(len(part).to_bytes(8, "little"))
@@ -148,7 +147,6 @@ def _digest(design: Design, arguments: list[str], version: str) -> str:
 def _compile(design: Design, arguments: list[str], verilator: Verilator, target: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
     (work / "design.v").write_text(design.verilog)
-    (work / "wrapper.v").write_text(wrapper(design.top, axi_bits=design.axi_bits, engines=design.engines))
     (work / "classes.vlt").write_text(class_settings(design))
     for source in _SOURCES.iterdir():
         shutil.copy(source, work)

@@ -53,9 +53,8 @@ public:
 
     void reset(uint64_t cycles) {
         top_->rst = 1;
-        for (uint64_t i = 0; i < cycles; ++i) step(true, i > 1);
+        for (uint64_t i = 0; i < cycles; ++i) step(true, i > 0);
         top_->rst = 0;
-        step(true, true);  // the wrapper passes reset on a cycle later
     }
 
     int run(uint64_t cycles, bool until_interrupt) {
