@@ -15,7 +15,7 @@ from headrace_sim.programs import Case, random_program
 from headrace_sim.programs.backends import GoldenBackend, RtlBackend
 from headrace_sim.programs.compare import differences
 from headrace_sim.programs.outcome import Outcome
-from headrace_sim.programs.rtl_machine import ABORT, RESET, RtlMachine
+from headrace_sim.programs.rtl_machine import ABORT, RESET, RtlMachine, random_timing
 from headrace_sim.rtl import DdrConfig
 
 from .faults import changed, commands, from_commands, with_bit, with_raw
@@ -36,19 +36,15 @@ def rtl(backend: Callable[[str], RtlBackend]) -> Iterator[RtlMachine]:
 def runs_again(rtl: RtlMachine) -> Iterator[None]:
     """After every test a good program is exact."""
     yield
-    case = _padded(random_program(CONFIG, 12))
+    case = random_program(CONFIG, 12)
     found = differences(case, GoldenBackend(CONFIG).run(case), rtl.run(case))
     assert not found, found
-
-
-def _padded(case: Case) -> Case:
-    return replace(case, ddr=np.concatenate([case.ddr, np.zeros(DDR.bytes - case.ddr.size, np.uint8)]))
 
 
 def _program(kind: str, seed: int = 0) -> Case:
     """A random program with at least one such command."""
     while True:
-        case = _padded(random_program(CONFIG, seed))
+        case = random_program(CONFIG, seed)
         if commands(case, kind):
             return case
         seed += 1
@@ -143,7 +139,7 @@ def test_commands_outside_of_the_windows(rtl: RtlMachine) -> None:
 @pytest.mark.parametrize("name", ["LOAD", "WEIGHT", "STORE"])
 def test_bus_error(backend: Callable[[str], RtlBackend], name: str, response: int) -> None:
     """The first beat of the only command of its kind that touches the range is refused by the memory."""
-    case = _padded(random_program(CONFIG, 3))
+    case = random_program(CONFIG, 3)
     index, fields = next((i, f) for i, f in commands(case, name) if not f.get("fill"))
     bad = replace(DDR, error_base=fields["ddr"], error_bytes=1, error_response=response)
     with backend("tiny").machine(case, bad) as rtl:
@@ -152,6 +148,29 @@ def test_bus_error(backend: Callable[[str], RtlBackend], name: str, response: in
         error = rtl.error()
         assert (error.cause, error.engine, error.index) == (Cause.BUS, Engine[name], index)
         assert fields["ddr"] - 4096 < error.address <= fields["ddr"]
+
+
+def test_bus_errors_anywhere(backend: Callable[[str], RtlBackend]) -> None:
+    """Programs whose memory refuses some addresses stop or never go there; a program elsewhere runs afterwards."""
+    rng = np.random.default_rng(5)
+    good = random_program(CONFIG, 12)
+    stopped = 0
+    for seed in range(12):
+        case = random_program(CONFIG, seed, ddr_base=1 << 19)
+        addresses = [f["ddr"] for name in ("LOAD", "WEIGHT", "STORE") for _, f in commands(case, name)]
+        first = int(rng.choice([a for a in addresses if a])) + int(rng.integers(100))
+        timing = random_timing(replace(case, seed=seed))
+        timing = replace(timing, base=0, bytes=1 << 20, error_base=first, error_bytes=int(rng.integers(1, 9000)))
+        with backend("tiny").machine(case, timing) as rtl:
+            outcome = rtl.run(case)
+            if outcome.error is None:
+                assert not differences(case, GoldenBackend(CONFIG).run(case), outcome), seed
+            else:
+                stopped += 1
+                _check_stopped(rtl, case, outcome)
+                assert rtl.error().cause == Cause.BUS
+            assert not differences(good, GoldenBackend(CONFIG).run(good), rtl.run(good)), seed
+    assert stopped > 3
 
 
 def test_scratchpad_address_out_of_range(rtl: RtlMachine) -> None:
@@ -219,8 +238,8 @@ def test_watchdog(rtl: RtlMachine) -> None:
 @pytest.mark.parametrize("action", [ABORT, RESET])
 def test_stop_at_any_time(rtl: RtlMachine, action: int) -> None:
     rng = np.random.default_rng(action)
-    for seed in range(25):
-        case = _padded(random_program(CONFIG, seed))
+    for seed in range(15):
+        case = random_program(CONFIG, seed)
         rtl.prepare(case)
         rtl.write("RING_TAIL", case.commands)
         rtl.simulator.run(int(rng.integers(1, 1500)))
@@ -231,5 +250,5 @@ def test_stop_at_any_time(rtl: RtlMachine, action: int) -> None:
             outcome = rtl.finish(case)
             _check_stopped(rtl, case, outcome)
             assert rtl.error().cause == Cause.ABORT
-        case = _padded(random_program(CONFIG, 100 + seed))
+        case = random_program(CONFIG, 100 + seed)
         assert not differences(case, GoldenBackend(CONFIG).run(case), rtl.run(case)), seed

@@ -98,19 +98,20 @@ class RtlMachine:
     def finish(self, case: Case) -> Outcome:
         """Wait for the interrupt, read what the run left, and clear the interrupt."""
         if not self.simulator.run_until_interrupt(case.commands * _CYCLES_A_COMMAND):
-            return Outcome("no interrupt", None, self._memory())
+            return Outcome("no interrupt", None, self._memory(case))
         status = self.read("IRQ_STATUS")
         self.write("CONTROL", SNAPSHOT)
         cycles = self.read("CYCLES_LO")
         error = str(self.error()) if status & ERROR else None
         end_value = self.read("END_VALUE") if status & DONE else None
         self.write("IRQ_STATUS", status)
-        return Outcome(error, end_value, self._memory(), cycles)
+        return Outcome(error, end_value, self._memory(case), cycles)
 
     def error(self) -> RunError:
         """The error registers."""
         address = self.read("ERR_ADDRESS_LO") | self.read("ERR_ADDRESS_HI") << 32
         return RunError(Cause(self.read("ERR_CAUSE")), self.read("ERR_INDEX"), Engine(self.read("ERR_ENGINE")), address)
 
-    def _memory(self) -> np.ndarray:
-        return self.simulator.memory.copy()
+    def _memory(self, case: Case) -> np.ndarray:
+        first = case.ddr_base - self.simulator.ddr.base
+        return self.simulator.memory[first : first + case.ddr.size].copy()
