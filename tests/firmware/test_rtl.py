@@ -61,7 +61,6 @@ def test_resnet8_on_small_machines(name: str, resnet8: Graph, cifar10: list[Path
     run(resnet8, name, next(samples(resnet8, cifar10[:1])))
 
 
-@pytest.mark.regress
 def test_resnet8_utilisation_on_base(resnet8: Graph, cifar10: list[Path]) -> None:
     session = run(resnet8, "base", next(samples(resnet8, cifar10[:1])))
     assert total_cost(session.model, session.runs).mac_utilization > 0.94

@@ -16,7 +16,7 @@ from headrace_sim.programs.runner import Runner
 Backend = Callable[[str], RtlBackend]
 
 
-@pytest.mark.parametrize(("name", "count"), [("tiny", 30), ("odd", 20), ("thin", 30), ("base", 4)])
+@pytest.mark.parametrize(("name", "count"), [("tiny", 30), ("odd", 20), ("base", 4)])
 def test_programs_equal_golden(name: str, count: int) -> None:
     runner = Runner(machine(name))
     for report in runner.run_all(range(count)):
@@ -56,10 +56,10 @@ def test_results_do_not_depend_on_timing(backend: Backend) -> None:
 
 def test_ring_wraps_around(backend: Backend) -> None:
     """Programs follow each other in one ring of 128 commands, without reset between them."""
-    config = machine("thin")
+    config = machine("tiny")
     ring, ring_area = 128, 1 << 15
     first = random_program(config, 0)
-    with backend("thin").machine(first, random_timing(first)) as rtl:
+    with backend("tiny").machine(first, random_timing(first)) as rtl:
         tail = 0
         for seed in range(12):
             case = random_program(config, seed, layers=2)

@@ -104,6 +104,7 @@ def _bad_images() -> list[tuple[str, bytes, Engine, int]]:
     ]
 
 
+@pytest.mark.regress
 def test_malformed_commands_stop_the_machine() -> None:
     bench = Bench(seed=6)
     cases = _bad_images()

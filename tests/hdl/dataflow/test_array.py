@@ -55,7 +55,8 @@ def run(bench: Bench, **kwargs: Any) -> None:
         assert done == sorted(done)
 
 
-EVERY = pytest.mark.parametrize("config", [ODD, THIN, ONE, WIDE], ids=lambda c: c.name)
+LONG = [pytest.param(config, marks=pytest.mark.regress) for config in (THIN, WIDE)]
+EVERY = pytest.mark.parametrize("config", [ODD, ONE, *LONG], ids=lambda c: c.name)
 
 
 def add_streams(config: NpuConfig) -> dict[str, int]:
