@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
 from typing import cast
 
 from amaranth import Cat, Module, Mux, Signal, Value
@@ -110,7 +108,7 @@ class MacArray(wiring.Component):
                 pe.address.eq(stages[3].address),
             ]
         # A cell keeps its registers through a reset of the engine; its flag counts only after an accumulation.
-        m.d.comb += self.overflow.eq(accumulated & reduce(or_, [cast(Value, pe.overflow) for pe in pes]))
+        m.d.comb += self.overflow.eq(accumulated & Cat(pe.overflow for pe in pes).any())
 
     def _drain(self, m: Module, cells: list[list[Pe]]) -> None:
         address = Signal(range(2 * self._accs))
