@@ -20,7 +20,7 @@ from headrace_sim.rtl.toolchain import Verilator, require_tools
 __all__ = ["build", "control_file", "run"]
 
 _ARGUMENTS = ["-O3", "-fno-dfg", "-fno-table", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint"]
-_MAKE = "OPT_FAST=-O1 OPT_SLOW=-O0"
+_MAKE = "OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0"  # short runs: compiling takes longer
 
 
 class _PortsOnly(VerilatorRunner):
@@ -63,6 +63,8 @@ def _compile(design: Design, control: str, directory: Path) -> None:
         timescale=("1ns", "1ns"),
         log_file=directory / "build.log",
     )
+    for header in directory.glob("*.gch"):
+        header.unlink()
 
 
 def control_file(design: Design) -> str:
