@@ -90,25 +90,26 @@ class StreamRead(wiring.Component):
             rotated.eq(rotate_bytes(m, "rotated", self.port.data, word.offset, left=False)),
         ]
         # Byte b modulo W of the beat comes from the following word if it lies beyond the end of the first.
-        carries = Signal(8 * size)
-        m.d.comb += carries.eq(Cat((b + held.offset >= size).replicate(8) for b in range(size)))
-        chunks = []
-        for q in range(-(-4 * self._lanes // size)):
-            before, merged = Signal(8 * size, name=f"before_{q}"), Signal(8 * size, name=f"merged_{q}")
-            mask = Signal(8 * size, name=f"mask_{q}")
-            m.d.comb += [
-                mask.eq(Mux(held.number == q, ~carries, 0) | Mux(held.number == q + 1, carries, 0)),
-                merged.eq((before & ~mask) | (rotated & mask)),
-            ]
+        carries = Signal(size)
+        m.d.comb += carries.eq(Cat(b + held.offset >= size for b in range(size)))
+        chunks = -(-4 * self._lanes // size)
+        arrived = Signal(chunks + 1)  # bit n: word n of the beat is here
+        m.d.comb += arrived.eq(Cat(held.number == n for n in range(chunks + 1)))
+        beat: list[Value] = []
+        for at in range(chunks * size):
+            q, b = divmod(at, size)
+            before, merged = Signal(8, name=f"before_{at}"), Signal(8, name=f"merged_{at}")
+            now = Mux(carries[b], arrived[q + 1], arrived[q])
+            m.d.comb += merged.eq(Mux(now, rotated[8 * b : 8 * b + 8], before))
             with m.If(valid):
                 m.d.sync += before.eq(merged)
-            chunks.append(merged)
+            beat.append(merged)
         m.d.comb += [
             fifo.w_en.eq(valid & held.last),
-            fifo.w_data.eq(Cat(self._element(Cat(chunks), held, lane) for lane in range(self._lanes))),
+            fifo.w_data.eq(Cat(self._element(beat, held, lane) for lane in range(self._lanes))),
         ]
 
-    def _element(self, beat: Value, word: data.View, lane: int) -> Value:
-        narrow = beat[8 * lane : 8 * lane + 8].as_signed()
-        wide = beat[32 * lane : 32 * lane + 32].as_signed()
+    def _element(self, beat: list[Value], word: data.View, lane: int) -> Value:
+        narrow = beat[lane].as_signed()
+        wide = Cat(beat[4 * lane : 4 * lane + 4]).as_signed()
         return Mux(word.lanes > lane, Mux(word.wide, wide, narrow), 0)[:32]
