@@ -55,8 +55,8 @@ def run(bench: Bench, **kwargs: Any) -> None:
         assert done == sorted(done)
 
 
-LONG = [pytest.param(config, marks=pytest.mark.regress) for config in (THIN, WIDE)]
-EVERY = pytest.mark.parametrize("config", [ODD, ONE, *LONG], ids=lambda c: c.name)
+LONG = [pytest.param(config, marks=pytest.mark.regress) for config in (ONE, THIN, WIDE)]
+EVERY = pytest.mark.parametrize("config", [ODD, *LONG], ids=lambda c: c.name)
 
 
 def add_streams(config: NpuConfig) -> dict[str, int]:

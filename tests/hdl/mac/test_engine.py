@@ -134,7 +134,7 @@ def test_tag_error_gives_the_tag_found():
     assert run_failing(machine, cmd, entries) == (Cause.RING_TAG, 1, 77)
 
 
-@pytest.mark.parametrize("m_count", [1, 2])
+@pytest.mark.parametrize("m_count", [pytest.param(1, marks=pytest.mark.regress), 2])
 def test_overflow_counts_only_output_pixels(m_count):
     """Row 0 sees zeros; row 1 sees padding whose products overflow, or zeros when it is beyond the last pixel."""
     machine = Machine(rows=2, cols=1, lanes=64, accs=1)
