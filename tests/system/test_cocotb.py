@@ -14,7 +14,7 @@ SEED = 20
 @pytest.mark.parametrize(
     ("name", "programs"),
     [
-        ("tiny", 6),
+        ("odd", 6),
         pytest.param("tiny", 100, marks=pytest.mark.regress),
         pytest.param("odd", 40, marks=pytest.mark.regress),
         pytest.param("thin", 40, marks=pytest.mark.regress),
