@@ -1,13 +1,37 @@
 """Machine parameters: one frozen, validated description from which every block is built."""
 
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any
 
-__all__ = ["MACHINES", "ConfigError", "NpuConfig", "index_bits", "machine"]
+__all__ = ["MACHINES", "ConfigError", "NpuConfig", "Precision", "index_bits", "machine"]
 
 
 class ConfigError(ValueError):
     """A machine that cannot work, or a name that does not exist; the message names the parameter and the remedy."""
+
+
+class Precision(IntEnum):
+    """Operand widths of the MAC array."""
+
+    A8W8 = 0
+    A8W4 = 1
+    A4W4 = 2
+
+    @property
+    def rate(self) -> int:
+        """Multiply-accumulates a lane does in a cycle."""
+        return 1 << self
+
+    @property
+    def phases(self) -> int:
+        """Cycles a weight entry takes with one row group."""
+        return 1 if self is Precision.A4W4 else 2
+
+    @property
+    def words(self) -> int:
+        """Words of activations a weight entry meets."""
+        return 2 if self is Precision.A8W4 else 1
 
 
 def index_bits(n: int) -> int:
@@ -48,7 +72,8 @@ class NpuConfig:
     tokens: int = 32  # dependency tokens
     windows: int = 4  # address windows the host opens
     scalars: int = 16  # scalar registers
-    multiplier: str = "dsp"  # how a PE multiplies: "dsp", one multiplier a product
+    kc_words: int = 256  # n tiles whose group offset shifts the MAC array holds
+    multiplier: str = "fused"  # how a PE multiplies: "fused", four 4-bit products a lane; "dsp", two FPGA multipliers
 
     def __post_init__(self) -> None:
         for name in ("rows", "cols", "accs", "columns", "vector_lanes", "contexts", "column_words", "queue_depth"):
@@ -59,7 +84,8 @@ class NpuConfig:
         self._require(self.burst_beats * self.axi_bytes <= 4096, "a burst must fit 4 KiB")
         self._require(self.tokens <= 32 and self.scalars <= 16, "at most 32 tokens and 16 scalars")
         self._require(self.accs <= 64 and self.contexts <= 16, "at most 64 accumulators and 16 contexts")
-        self._require(self.multiplier == "dsp", "multiplier must be 'dsp'")
+        self._require(self.multiplier in ("fused", "dsp"), "multiplier must be 'fused' or 'dsp'")
+        self._require(1 <= self.kc_words <= 1 << 12, "kc_words must be 1 .. 4,096")
         self._require(self.bank_words >= 16, f"spad_bytes must give every bank 16 words of {self.word_bytes} bytes")
         self._require(_power_of_two(self.bank_words), "spad_bytes / (rows * 2 * lanes) must be a power of two")
         self._require(self.bank_words <= 1 << 16, "a bank holds at most 65,536 words")
@@ -97,8 +123,32 @@ class NpuConfig:
 
     @property
     def scale_beats(self) -> int:
-        """AXI beats of a weight entry's group scales (sd and sm, one byte each a column)."""
-        return -(-2 * self.cols // self.axi_bytes)
+        """AXI beats of a weight entry's group scales (sd and sm, one byte each a column and group)."""
+        return -(-2 * self.cols * self.entry_groups // self.axi_bytes)
+
+    @property
+    def entry_groups(self) -> int:
+        """Groups of 32 4-bit weights whose scales an entry carries; at least one, even if the group spans entries."""
+        return max(1, 4 * self.lanes // 32)
+
+    def scaled(self, precision: Precision) -> bool:
+        """Whether the machine can apply group scales: a group must not be smaller than what a phase reduces."""
+        return self.lanes <= (8 if precision is Precision.A4W4 else 16)
+
+    @property
+    def scaled_accs(self) -> int:
+        """Most row groups of a tile with group scales: 1 where a group spans entries (the declared lower rate)."""
+        return self.accs if self.lanes >= 8 else 1
+
+    @property
+    def halves(self) -> int:
+        """n tiles whose channels share a scratchpad word, 0 when words and n tiles do not match."""
+        return 0 if self.word_bytes % self.cols else self.word_bytes // self.cols
+
+    @property
+    def depthwise_taps(self) -> int:
+        """Widest kernel of the array's depthwise mode, 0 when the machine has none."""
+        return min(self.lanes, 5) if self.halves in (1, 2) and self.accs >= self.halves else 0
 
     @property
     def acc_beats(self) -> int:
@@ -136,15 +186,15 @@ MACHINES: dict[str, NpuConfig] = {
     for c in (
         NpuConfig(
             name="base", rows=4, cols=8, lanes=8, accs=16, columns=8, vector_lanes=8,
-            axi_bits=128, spad_bytes=256 * KIB, ring_bytes=64 * KIB,
+            axi_bits=128, spad_bytes=256 * KIB, ring_bytes=64 * KIB, multiplier="dsp",
         ),
         NpuConfig(
-            name="edge", rows=8, cols=16, lanes=8, accs=16, columns=16, vector_lanes=8,
+            name="edge", rows=8, cols=16, lanes=8, accs=16, columns=8, vector_lanes=16,
             axi_bits=256, spad_bytes=512 * KIB, ring_bytes=128 * KIB,
         ),
         NpuConfig(
-            name="m2", rows=32, cols=32, lanes=16, accs=16, columns=64, vector_lanes=8,
-            axi_bits=512, spad_bytes=4096 * KIB, ring_bytes=512 * KIB, gasket_beats=2048,
+            name="m2", rows=32, cols=32, lanes=16, accs=16, columns=8, vector_lanes=64,
+            axi_bits=512, spad_bytes=4096 * KIB, ring_bytes=512 * KIB, gasket_beats=512,
         ),
         NpuConfig(
             name="tiny", rows=2, cols=2, lanes=2, accs=4, columns=4, vector_lanes=2,
@@ -153,6 +203,7 @@ MACHINES: dict[str, NpuConfig] = {
         NpuConfig(
             name="odd", rows=1, cols=3, lanes=4, accs=3, columns=3, vector_lanes=2,
             axi_bits=64, spad_bytes=16 * KIB, ring_bytes=1536, gasket_beats=32, burst_beats=4, outstanding=3,
+            multiplier="dsp",
         ),
         NpuConfig(
             name="thin", rows=3, cols=1, lanes=2, accs=2, columns=2, vector_lanes=3,

@@ -17,6 +17,7 @@ __all__ = [
     "ColumnWrite",
     "EnginePort",
     "ErrorLayout",
+    "KcWrite",
     "RingRead",
     "RingWrite",
     "SpadBankRead",
@@ -113,14 +114,16 @@ class SpadRead(wiring.Signature):
 
 
 class SpadBankRead(wiring.Signature):
-    """The MAC array's port on one bank: never refused; `data` SPAD_LATENCY cycles after `en`."""
+    """The MAC array's port on one bank: never refused; `data` and the word's activation shift `ka` SPAD_LATENCY cycles
+    after `en`."""
 
     def __init__(self, *, words: int, word_bytes: int) -> None:
-        super().__init__({"en": Out(1), "addr": Out(index_bits(words)), "data": In(word_bytes * 8)})
+        super().__init__({"en": Out(1), "addr": Out(index_bits(words)), "data": In(word_bytes * 8), "ka": In(3)})
 
 
 class SpadWrite(wiring.Signature):
-    """One-word scratchpad write client; `mask` enables bytes. Visible to reads requested after the transfer."""
+    """One-word scratchpad write client; `mask` enables bytes, `ka` becomes the word's activation shift (whatever the
+    mask). Visible to reads requested after the transfer."""
 
     def __init__(self, *, banks: int, words: int, word_bytes: int) -> None:
         super().__init__(
@@ -133,6 +136,7 @@ class SpadWrite(wiring.Signature):
                                 "addr": index_bits(words),
                                 "data": word_bytes * 8,
                                 "mask": word_bytes,
+                                "ka": 3,
                             }
                         )
                     )
@@ -144,8 +148,9 @@ class SpadWrite(wiring.Signature):
 class RingWrite(wiring.Signature):
     """WEIGHT engine (initiator) to ring: beats of entries in order; never refused, for the engine asked `free` first.
 
-    data: one AXI beat, the next of the current entry (codes, then scales); tag of the entry; free: entries that can
-    still be reserved; reserve: number of entries the engine takes this cycle (before it requests their bursts).
+    data: one AXI beat, the next of the current entry (codes, then scales if `scales`); tag of the entry; scales: the
+    entry carries group scales, the same in all its beats; free: entries that can still be reserved; reserve: number of
+    entries the engine takes this cycle (before it requests their bursts).
     """
 
     def __init__(self, *, axi_bytes: int, entries: int) -> None:
@@ -154,6 +159,7 @@ class RingWrite(wiring.Signature):
                 "valid": Out(1),
                 "data": Out(axi_bytes * 8),
                 "tag": Out(8),
+                "scales": Out(1),
                 "free": In(range(entries + 1)),
                 "reserve": Out(range(entries + 1)),
             }
@@ -163,16 +169,18 @@ class RingWrite(wiring.Signature):
 class RingRead(wiring.Signature):
     """MAC array (initiator) to ring: entry `offset` counted from the oldest resident entry.
 
-    level: complete entries resident. codes[c] (2K bytes a column) and tag are valid RING_LATENCY cycles after `en`.
+    level: complete entries resident. codes[c] (2K bytes a column), scales[c] (for each of `groups` groups sd in the low
+    and sm in the high byte; zero if the entry carries none) and tag are valid RING_LATENCY cycles after `en`.
     release: number of oldest entries given up this cycle (0 or more, at most level).
     """
 
-    def __init__(self, *, cols: int, word_bytes: int, entries: int) -> None:
+    def __init__(self, *, cols: int, word_bytes: int, entries: int, groups: int) -> None:
         super().__init__(
             {
                 "en": Out(1),
                 "offset": Out(index_bits(entries)),
                 "codes": In(data.ArrayLayout(word_bytes * 8, cols)),
+                "scales": In(data.ArrayLayout(16 * groups, cols)),
                 "tag": In(8),
                 "level": In(range(entries + 1)),
                 "release": Out(range(entries + 1)),
@@ -199,6 +207,16 @@ class AccDrain(wiring.Signature):
                 "data": In(data.ArrayLayout(32, cols)),
             }
         )
+
+
+class KcWrite(wiring.Signature):
+    """LOAD engine (initiator) to the MAC array's table of group offset shifts: one element a cycle, never refused.
+
+    element: flat element number, see the LOAD command; data: eight shifts, 4 bits each (bit 3 unused).
+    """
+
+    def __init__(self, *, elements: int) -> None:
+        super().__init__({"en": Out(1), "element": Out(index_bits(elements)), "data": Out(32)})
 
 
 class ColumnWrite(wiring.Signature):

@@ -66,7 +66,7 @@ def place(config: NpuConfig, steps: Sequence[Step]) -> Program:
 
 
 def _context(step: Step, vectors: dict[str, tuple[int, int]]) -> list[int]:
-    memory = {"mem_idx": 1, "mem_base": vectors[step.vector][1]} if step.vector else {}
+    memory = {"mem_index": 1, "mem_base": vectors[step.vector][1]} if step.vector else {}
     return encode_context(
         op=step.op,
         a=step.a,

@@ -145,7 +145,7 @@ class Column(wiring.Component):
         tag = tags[1]
         m.d.comb += [
             used.eq(tag.valid & ((context.a == Source.MEM) | (context.b == Source.MEM))),
-            address.eq(context.mem_base + Mux(context.mem_idx, tag.idx, 0)),
+            address.eq(context.mem_base + Mux(context.mem_index, tag.idx, 0)),
             memory.r_en.eq(used),
             memory.r_addr.eq(address),
             memory.w_mask.eq(self.load_memory << self.load_element[: index_bits(self._lanes)]),

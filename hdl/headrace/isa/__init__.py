@@ -1,7 +1,18 @@
 """The operator instruction set: one description, from which decoder, assembler, constants and manual are made."""
 
-from .commands import BY_NAME, BY_OPCODE, COMMANDS, Dest, DType, Precision, ScalarOp
-from .dataflow import CONTEXT_BITS, CONTEXT_FIELDS, CONTEXT_WORDS, DataflowOp, Reduce, Source, encode_context
+from headrace.config import Precision
+
+from .commands import BY_NAME, BY_OPCODE, COMMANDS, Dest, DType, ScalarOp
+from .dataflow import (
+    CONTEXT_BITS,
+    CONTEXT_FIELDS,
+    CONTEXT_WORDS,
+    DataflowOp,
+    MemIndex,
+    Reduce,
+    Source,
+    encode_context,
+)
 from .errors import Cause
 from .fields import COMMAND_BITS, COMMAND_BYTES, Command, Engine, Field
 
@@ -21,6 +32,7 @@ __all__ = [
     "Dest",
     "Engine",
     "Field",
+    "MemIndex",
     "Precision",
     "Reduce",
     "ScalarOp",

@@ -5,11 +5,11 @@ Decoder, assembler, constants and manual are generated from `COMMANDS`.
 
 from enum import IntEnum
 
-from headrace.config import NpuConfig
+from headrace.config import NpuConfig, Precision
 
 from .fields import Command, Engine, Field, pack
 
-__all__ = ["BY_NAME", "BY_OPCODE", "COMMANDS", "DType", "Dest", "Precision", "ScalarOp"]
+__all__ = ["BY_NAME", "BY_OPCODE", "COMMANDS", "DType", "Dest", "ScalarOp"]
 
 
 class Dest(IntEnum):
@@ -18,14 +18,7 @@ class Dest(IntEnum):
     SPAD = 0
     COLUMN = 1  # dataflow column memories, flat space of 32-bit elements
     CONTEXT = 2  # dataflow contexts, flat space of 32-bit elements
-
-
-class Precision(IntEnum):
-    """Operand widths of the MAC array."""
-
-    A8W8 = 0
-    A8W4 = 1
-    A4W4 = 2
+    KC = 3  # the MAC array's table of group offset shifts, flat space of 32-bit elements
 
 
 class DType(IntEnum):
@@ -34,9 +27,10 @@ class DType(IntEnum):
     I8 = 0
     B32 = 1  # 32 bits as they are: int32 or fp32
     U8 = 2
-    I4 = 3
+    I4 = 3  # two a byte, the first in bits 3..0
     I16 = 4
     BF16 = 5
+    KA = 6  # sink only: the activation shift of the addressed word
 
 
 class ScalarOp(IntEnum):
@@ -48,6 +42,10 @@ class ScalarOp(IntEnum):
 
 def _accs(config: NpuConfig) -> int:
     return config.accs
+
+
+def _depthwise(config: NpuConfig) -> int:
+    return 1 if config.depthwise_taps else 0
 
 
 def _header() -> tuple[Field, ...]:
@@ -63,7 +61,7 @@ def _header() -> tuple[Field, ...]:
     )
 
 
-def _view(prefix: str, what: str, *, typed: bool = False) -> tuple[Field, ...]:
+def _view(prefix: str, what: str, *, typed: DType | None = None) -> tuple[Field, ...]:
     p = f"{prefix}_" if prefix else ""
     fields = [
         Field(name=f"{p}base", width=16, doc=f"{what}: first word in every bank", maximum=lambda c: c.bank_words - 1),
@@ -71,8 +69,8 @@ def _view(prefix: str, what: str, *, typed: bool = False) -> tuple[Field, ...]:
         Field(name=f"{p}p0", width=20, doc=f"{what}: first pixel"),
         Field(name=f"{p}shift", width=2, doc=f"{what}: log2 of s, the pixels that share a bank"),
     ]
-    if typed:
-        fields.append(Field(name=f"{p}type", width=4, doc=f"{what}: element type", enum=DType, maximum=DType.B32))
+    if typed is not None:
+        fields.append(Field(name=f"{p}type", width=4, doc=f"{what}: element type", enum=DType, maximum=typed))
     fields.append(Field(name=f"{p}c0", width=16, doc=f"{what}: first channel byte"))
     return tuple(fields)
 
@@ -100,10 +98,12 @@ LOAD = Command(
     name="LOAD",
     opcode=1,
     engine=Engine.LOAD,
-    doc="DDR to scratchpad, dataflow column memories or contexts; or fill with a value. "
-    "For COLUMN and CONTEXT n0 is a multiple of 4, ddr and strides too, and 32-bit element number "
+    doc="DDR to scratchpad, dataflow column memories, contexts or group offset shifts; or fill with a value. "
+    "For the latter three n0 is a multiple of 4, ddr and strides too, and 32-bit element number "
     "element + i1*d1 + i2*d2 + i3*d3 + j div 4 of a flat space is written: "
-    "COLUMN (column*column_words + word)*L + lane, CONTEXT (context*S + column)*4 + word.",
+    "COLUMN (column*column_words + word)*L + lane, CONTEXT (context*S + column)*4 + word, "
+    "KC word*ceil(C/8) + c div 8, with kc of column c in bits 4*(c mod 8) .. + 2. "
+    "Words written in the scratchpad get activation shift 0.",
     loop_nest=_WALK + "    spad[pixel, channel] = fill_value if fill else ddr[address]",
     fields=pack(
         (
@@ -112,7 +112,7 @@ LOAD = Command(
             Field(name="dest", width=2, doc="destination", enum=Dest),
             Field(name="fill", width=1, doc="1: write fill_value (scratchpad only), no DDR access"),
             Field(name="fill_value", width=8, doc="byte to fill with"),
-            Field(name="element", width=24, doc="first element for COLUMN and CONTEXT"),
+            Field(name="element", width=24, doc="first element for COLUMN, CONTEXT and KC"),
         )
     ),
 )
@@ -122,7 +122,8 @@ WEIGHT = Command(
     opcode=2,
     engine=Engine.WEIGHT,
     doc="Stream weight entries from DDR into the ring, waiting while it is full. An entry is C columns of 2K bytes, "
-    "padded to a beat, then the scales of the group when `scales` is set.",
+    "padded to a beat, then, when `scales` is set, the scales of its G groups: bytes 2(c*G + g) and + 1 are sd and sm "
+    "of column c, padded to a beat. Entries without have sd = sm = 0.",
     loop_nest="for i < repeat: for e < entries: ring.push(ddr[ddr + e*entry_bytes ...], tag)",
     fields=pack(
         (
@@ -130,7 +131,7 @@ WEIGHT = Command(
             Field(name="ddr", width=40, doc="DDR byte address, aligned to a beat"),
             Field(name="entries", width=24, doc="entries to stream", minimum=1),
             Field(name="repeat", width=16, doc="times to stream them", minimum=1),
-            Field(name="scales", width=1, doc="entries carry group scales", maximum=0),
+            Field(name="scales", width=1, doc="entries carry group scales"),
             Field(name="tag", width=8, doc="checked by the MAC command that consumes the entries"),
         )
     ),
@@ -150,28 +151,30 @@ MAC = Command(
     opcode=4,
     engine=Engine.MAC,
     doc="Tiles of a matrix product or implicit-GEMM convolution into the accumulators, which the EPILOGUE command "
-    "of the same shape drains.",
+    "of the same shape drains. Precisions, group scales and the depthwise mode: architecture manual.",
     loop_nest="""\
-E = kh * kw * cw                     (fold: kh * ceil(kw / (2K / 4)))
+P = kh * kw * cw words               (fold: kh * ceil(kw / (2K / 4));  order: ky, kx, q)
+E = P entries, ceil(P / 2) in A8W4   (depthwise: kh)
 for n < n_tiles: for mt < m_tiles:
-    for e < E: weights = ring[...]   (order: ky, kx, q)
-        for t < (t_last if mt == m_tiles-1 else t_count): for r < R:
+    for e < E: weights = ring[...]
+        for t < (t_last if mt == m_tiles-1 else t_count): for r < R: for each word i of the entry: (ky, kx, q) of i
             m  = mt*t_count*R + (t div I)*R*I + r*I + t mod I          I = 1 << ilv
             iy = (m div out_w)*stride_y - pad_top + ky*dil_y;  ix = (m mod out_w)*stride_x - pad_left + kx*dil_x
-            a  = 0 if m >= m_count; pad_value if (iy, ix) is outside;
+            a  = 0 if m >= m_count or i >= P; pad_value if (iy, ix) is outside;
                  else in[in_p0 + iy*in_w + ix, plane q + group offset]
             acc[t][r][c] += sum_j a[j] * weights[c][j]""",
     fields=pack(
         (
             *_header(),
             *_view("in", "input tensor"),
-            Field(name="mode", width=2, doc="operand widths", enum=Precision, maximum=Precision.A8W8),
+            Field(name="mode", width=2, doc="operand widths", enum=Precision),
             Field(name="fold", width=1, doc="few channels: pixels of 4 bytes, kernel columns folded into the word"),
             Field(name="replay", width=1, doc="entries of an n tile are used again by each of its m tiles"),
             Field(name="hold", width=1, doc="all entries stay in the ring for the next MAC command"),
-            Field(name="scales", width=1, doc="group scales and shifts apply", maximum=0),
-            Field(name="weight_unsigned", width=1, doc="weight codes are unsigned", maximum=0),
-            Field(name="act_unsigned", width=1, doc="activation codes are unsigned", maximum=0),
+            Field(name="scales", width=1, doc="group scales and activation shifts apply"),
+            Field(name="weight_unsigned", width=1, doc="weight codes are unsigned"),
+            Field(name="act_unsigned", width=1, doc="activation codes are unsigned"),
+            Field(name="depthwise", width=1, doc="one filter a channel, see below", maximum=_depthwise),
             Field(name="ilv", width=2, doc="log2 of I, the pixel interleave of row groups"),
             Field(name="pad_value", width=8, doc="byte outside the input (its zero point)"),
             Field(name="in_h", width=16, doc="input height", minimum=1),
@@ -194,6 +197,7 @@ for n < n_tiles: for mt < m_tiles:
             Field(name="group_tiles", width=16, doc="n tiles of a convolution group; 0: not grouped"),
             Field(name="group_planes", width=16, doc="input planes between groups"),
             Field(name="tag", width=8, doc="must equal the tag of every weight entry consumed"),
+            Field(name="kc_base", width=12, doc="word of the table of group offset shifts that n tile 0 uses"),
         )
     ),
 )  # fmt: skip
@@ -211,12 +215,13 @@ for n < n_tiles: for mt < m_tiles:                                     one pass 
         channel = n*C + b*L + l;  lane l is valid when b*L + l < C and (channels == 0 or channel < channels)
         x[l] = acc[t][r][b*L + l];  y[l] = res[res_p0 + m, res_c0 + channel*size]
         idx  = idx_base + n*ceil(C/L) + b
-        out[out_p0 + m, out_c0 + channel*size] = clamp(x' + zp, lo, hi)  for valid lanes""",
+        out[out_p0 + m, out_c0 + channel*size] = clamp(x' + zp, lo, hi)  for valid lanes
+depthwise: for t: for r: for h < H: for b, H = 2K/C, accumulator t*H + h, and n*H + h in place of n""",
     fields=pack(
         (
             *_header(),
-            *_view("out", "output tensor", typed=True),
-            *_view("res", "residual tensor", typed=True),
+            *_view("out", "output tensor", typed=DType.KA),
+            *_view("res", "residual tensor", typed=DType.BF16),
             Field(name="res_enable", width=1, doc="read the residual as y"),
             Field(name="ilv", width=2, doc="as in MAC"),
             Field(name="n_tiles", width=16, doc="as in MAC", minimum=1),
@@ -225,6 +230,7 @@ for n < n_tiles: for mt < m_tiles:                                     one pass 
             Field(name="t_count", width=8, doc="as in MAC", minimum=1, maximum=_accs),
             Field(name="t_last", width=8, doc="as in MAC", minimum=1, maximum=_accs),
             Field(name="channels", width=16, doc="output channels; 0: all"),
+            Field(name="depthwise", width=1, doc="as in MAC", maximum=_depthwise),
             Field(name="ctx", width=4, doc="first context", maximum=lambda c: c.contexts - 1),
             Field(name="wraps", width=4, doc="times the pass wraps through the gasket: contexts ctx .. ctx+wraps"),
             Field(name="idx_base", width=16, doc="added to the channel block number: index into column memories"),
@@ -250,9 +256,9 @@ for j2 < m2: for j1 < m1: for j0 < m0:                                  emitted 
     fields=pack(
         (
             *_header(),
-            *_view("x", "stream x", typed=True),
-            *_view("y", "stream y", typed=True),
-            *_view("o", "output stream", typed=True),
+            *_view("x", "stream x", typed=DType.BF16),
+            *_view("y", "stream y", typed=DType.BF16),
+            *_view("o", "output stream", typed=DType.KA),
             *(Field(name=f"n{i}", width=16, doc=f"count of input loop {i}", minimum=1) for i in range(4)),
             *(
                 Field(name=f"{v}_d{k}{i}", width=16, signed=True, doc=f"{w} step of stream {v} in loop {i}")

@@ -4,7 +4,16 @@ from enum import IntEnum
 
 from .fields import Field, pack
 
-__all__ = ["CONTEXT_BITS", "CONTEXT_FIELDS", "CONTEXT_WORDS", "DataflowOp", "Reduce", "Source", "encode_context"]
+__all__ = [
+    "CONTEXT_BITS",
+    "CONTEXT_FIELDS",
+    "CONTEXT_WORDS",
+    "DataflowOp",
+    "MemIndex",
+    "Reduce",
+    "Source",
+    "encode_context",
+]
 
 
 class DataflowOp(IntEnum):
@@ -26,6 +35,11 @@ class DataflowOp(IntEnum):
     FMUL = 13
     FMIN = 14
     FMAX = 15
+    IAND = 16  # a & b
+    IOR = 17
+    IXOR = 18
+    ISHL = 19  # a << (b & 31), low 32 bits
+    FRCP = 20  # first approximation of 1 / a, see the architecture manual
 
 
 class Source(IntEnum):
@@ -33,8 +47,17 @@ class Source(IntEnum):
 
     X = 0  # main stream
     Y = 1  # side stream
-    MEM = 2  # the column's memory at mem_base + (idx if mem_idx)
+    MEM = 2  # the column's memory at mem_base + what mem_index says
     IMM = 3  # the context's immediate, the same in every lane
+
+
+class MemIndex(IntEnum):
+    """What is added to mem_base to address the column's memory."""
+
+    NONE = 0
+    IDX = 1  # the beat's idx
+    X = 2  # each lane's own x, its low 8 bits: a table of 256 elements a lane
+    Y = 3  # each lane's own y, its low 8 bits
 
 
 class Reduce(IntEnum):
@@ -53,7 +76,8 @@ CONTEXT_FIELDS: tuple[Field, ...] = pack(
         Field(name="b", width=2, doc="operand b", enum=Source),
         Field(name="dst", width=1, doc="0: the result replaces x, 1: it replaces y; the other passes on"),
         Field(name="reduce", width=2, doc="reduction of the result", enum=Reduce),
-        Field(name="mem_idx", width=1, doc="the beat's idx is added to mem_base"),
+        Field(name="mem_index", width=2, doc="what is added to mem_base", enum=MemIndex),
+        Field(name="across", width=1, doc="a reduction also merges the lanes; every lane gets the result"),
         Field(name="sh", width=5, doc="shift of ISHR and IDIVR"),
         Field(name="mem_base", width=12, doc="word of the column's memory"),
         Field(name="repeat", width=16, doc="beats of a reduction; one result every `repeat` beats"),

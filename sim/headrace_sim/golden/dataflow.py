@@ -47,7 +47,7 @@ class _Context:
     b: int
     dst: int
     reduce: int
-    mem_idx: int
+    mem_index: int
     sh: int
     mem_base: int
     repeat: int
@@ -136,7 +136,7 @@ class DataflowArray:
             case Source.IMM:
                 return np.full_like(beats.x, np.uint32(c.imm).view(np.int32))
             case Source.MEM:
-                word = c.mem_base + (beats.idx if c.mem_idx else np.zeros_like(beats.idx))
+                word = c.mem_base + (beats.idx if c.mem_index else np.zeros_like(beats.idx))
                 bad = word >= self.memory.shape[1]
                 if bad.any():
                     raise Fault(Cause.RANGE, int(word[bad][0]))

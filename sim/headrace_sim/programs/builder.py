@@ -130,7 +130,7 @@ class Builder:
             context = dict(stage.context)
             if stage.memory is not None:
                 count = len(stage.memory)
-                offset = idx_base if context.get("mem_idx") else 0
+                offset = idx_base if context.get("mem_index") else 0
                 word = self.chip.column_words(count + offset)
                 context["mem_base"] = word
                 first = (column * config.column_words + word + offset) * config.vector_lanes

@@ -85,9 +85,9 @@ def convolution_chain(
     low, high = (-128 - zero_point, 127 - zero_point) if residual else tuple(np.sort(rng.integers(-300, 300, 2)))
     limits = (int(low) & 0xFFFF) | (int(high) & 0xFFFF) << 16
     stages = [
-        Stage({"op": Op.IADD, "a": Source.X, "b": Source.MEM, "mem_idx": 1}, bias),
+        Stage({"op": Op.IADD, "a": Source.X, "b": Source.MEM, "mem_index": 1}, bias),
         Stage({"op": Op.I2F, "a": Source.X}),
-        Stage({"op": Op.FMUL, "a": Source.X, "b": Source.MEM, "mem_idx": 1}, scale),
+        Stage({"op": Op.FMUL, "a": Source.X, "b": Source.MEM, "mem_index": 1}, scale),
         Stage({"op": Op.F2IC, "a": Source.X, "b": Source.IMM, "imm": limits})
         if rng.random() < 0.7
         else Stage({"op": Op.F2I, "a": Source.X}),
@@ -178,7 +178,7 @@ class _Random:
             words = np.full_like(words, words[0, 0])
             signed = words.view(np.int32).astype(np.int64)
             context["imm"] = int(words[0, 0])
-        context["mem_idx"] = int(indexed)
+        context["mem_index"] = int(indexed)
         b = Interval(int(signed.min()), int(signed.max()))
         if op == Op.F2IC:
             return Interval(-(2**15), 2**15 - 1), memory

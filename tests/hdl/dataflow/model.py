@@ -49,7 +49,7 @@ class Model:
             k = self.contexts.get((context, column), {})
             out, state, count = [], None, 0
             for x, y, idx, valid in beats:
-                word = k.get("mem_base", 0) + (idx if k.get("mem_idx") else 0)
+                word = k.get("mem_base", 0) + (idx if k.get("mem_index") else 0)
                 full = np.full(len(x), k.get("imm", 0) & 0xFFFFFFFF, np.uint32)
                 operands = {Source.X: x, Source.Y: y, Source.IMM: full}
                 if Source.MEM in (k.get("a"), k.get("b")):

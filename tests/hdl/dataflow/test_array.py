@@ -102,7 +102,7 @@ def vector_contexts(config: NpuConfig) -> dict[tuple[int, int], dict[str, int]]:
     last = config.columns - 1
     contexts = {
         (0, 0): {"op": DataflowOp.IADD, "a": X, "b": Y},
-        (1, last): {"op": DataflowOp.FMUL, "a": X, "b": MEM, "mem_base": 2, "mem_idx": 1},
+        (1, last): {"op": DataflowOp.FMUL, "a": X, "b": MEM, "mem_base": 2, "mem_index": 1},
         (2, last): {"op": DataflowOp.IDIVR, "a": X, "b": IMM, "imm": 10923, "sh": 16},
         (2, 0): {"reduce": Reduce.SUM, "repeat": 6},
         (3, 0): {"op": DataflowOp.IADD, "a": X, "b": Y, "dst": 1, "reduce": Reduce.MAX, "repeat": 2},
@@ -150,7 +150,7 @@ def test_epilogue(config):
     bench = Bench(config, stall=0.3)
     fill(bench)
     bench.contexts = {
-        (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": MEM, "mem_idx": 1, "sh": 10},
+        (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": MEM, "mem_index": 1, "sh": 10},
         (0, config.columns - 1): {"op": DataflowOp.IADD, "a": X, "b": Y},
         (1, 0): {"reduce": Reduce.MAX, "repeat": config.acc_beats * 2},
     }
@@ -247,7 +247,7 @@ def test_tiles_follow_each_other():
 )
 def test_vector_errors(fields, cause, address):
     bench = Bench(ODD)
-    bench.contexts = {(1, 1): {"b": MEM, "mem_idx": 1, "mem_base": 1}}
+    bench.contexts = {(1, 1): {"b": MEM, "mem_index": 1, "mem_base": 1}}
     bench.commands = [("VECTOR", {"o_base": 100}), ("VECTOR", fields)]
     bench.run(cycles=500)
     assert bench.errors["VECTOR"][:2] == (cause, 1)

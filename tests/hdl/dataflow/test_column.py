@@ -5,7 +5,7 @@ from amaranth.sim import Simulator
 from headrace.dataflow.column import Column
 from headrace.isa import DataflowOp, Reduce, Source, encode_context
 
-ADD = {"op": DataflowOp.IADD, "a": Source.X, "b": Source.MEM, "mem_base": 1, "mem_idx": 1}
+ADD = {"op": DataflowOp.IADD, "a": Source.X, "b": Source.MEM, "mem_base": 1, "mem_index": 1}
 SUM = {"reduce": Reduce.SUM, "repeat": 3, "dst": 1}
 PASS: dict[str, int] = {}
 

@@ -240,7 +240,7 @@ def operand(source: int, beat: Beat, memory: Any, context: Fields, lane_number: 
         case Source.IMM:
             return signed(context.get("imm", 0), 32)
         case Source.MEM:
-            word = context.get("mem_base", 0) + (beat.idx if context.get("mem_idx", 0) else 0)
+            word = context.get("mem_base", 0) + (beat.idx if context.get("mem_index", 0) else 0)
             return int(memory[word][lane_number])
 
 

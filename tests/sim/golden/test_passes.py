@@ -50,7 +50,7 @@ def set_contexts(m: GoldenMachine, contexts: list[list[Fields]], first: int = 0)
 
 MIXED = [
     [
-        {"op": Op.IADD, "a": Source.X, "b": Source.MEM, "mem_idx": 1, "mem_base": 3},
+        {"op": Op.IADD, "a": Source.X, "b": Source.MEM, "mem_index": 1, "mem_base": 3},
         {"op": Op.ISUB, "a": Source.X, "b": Source.Y, "dst": 1},
     ],
     [{"op": Op.IMAX, "a": Source.Y, "b": Source.IMM, "imm": 0xFFFF0000}, {"op": Op.ISHR, "b": Source.MEM, "sh": 24}],
@@ -58,7 +58,7 @@ MIXED = [
 ADD_MEAN = [
     [{"op": Op.IADD, "a": Source.X, "b": Source.Y, "reduce": Reduce.SUM, "repeat": 3}, {"op": Op.PASS, "a": Source.Y}]
 ]
-PAIRS = [{"op": Op.IADD, "b": Source.MEM, "mem_idx": 1, "reduce": Reduce.MIN, "repeat": 2}, {"reduce": Reduce.MAX}]
+PAIRS = [{"op": Op.IADD, "b": Source.MEM, "mem_index": 1, "reduce": Reduce.MIN, "repeat": 2}, {"reduce": Reduce.MAX}]
 TWO_REDUCTIONS = [
     [
         {"reduce": Reduce.MAX, "repeat": 2, "dst": 1},
@@ -278,7 +278,7 @@ MATRIX = {"m_count": 4, "t_count": 2, "t_last": 2}
 )
 def test_errors(command: tuple[str, Case], cause: Cause, address: int) -> None:
     m = random_machine(machine("tiny"))
-    set_contexts(m, [[{"op": Op.IADD, "b": Source.MEM, "mem_idx": 1, "mem_base": 5}]], first=1)
+    set_contexts(m, [[{"op": Op.IADD, "b": Source.MEM, "mem_index": 1, "mem_base": 5}]], first=1)
     result = run(m, ("WEIGHT", {"ddr": DATA, "entries": 1}), ("MAC", {**MATRIX, "in_w": 4, "out_w": 4}), command)
     assert result.error is not None
     assert (result.error.cause, result.error.index, result.error.address) == (cause, 2, address)
