@@ -162,14 +162,20 @@ class NpuConfig:
 
     @property
     def drain_reduction(self) -> int:
-        """Smallest reduction length at which draining never stalls the array in A8W8: (R C / L) K."""
-        return -(-self.rows * self.cols // self.vector_lanes) * self.lanes
+        """Smallest reduction length at which draining never stalls the array in A8W8: R ceil(C / L) K."""
+        return self.rows * self.acc_beats * self.lanes
 
     def warnings(self) -> list[str]:
         """What will make this machine slow, in sentences; empty when nothing does."""
         out = []
-        if self.drain_reduction > 256:
-            out.append(f"A8W8 layers with a reduction below {self.drain_reduction} wait for the accumulator drain")
+        for precision in Precision:
+            shortest = self.drain_reduction * precision.rate
+            if shortest > 256 * precision.rate:
+                out.append(f"{precision.name} layers with a reduction below {shortest} wait for the accumulator drain")
+        if self.scaled_accs < self.accs:
+            out.append("group scales span weight entries: tiles with group scales have one row group instead of many")
+        if not self.scaled(Precision.A8W4):
+            out.append("no group scales: a phase of the array is longer than a group (lanes at most 16)")
         if self.entry_beats > 2 * self.accs:
             out.append("an entry takes longer to fetch than a full tile takes to use it: weights limit every layer")
         return out
