@@ -1,4 +1,4 @@
-"""LOAD engine: DDR, or a fill value, to the scratchpad, the dataflow column memories or the contexts."""
+"""LOAD engine: DDR, or a fill value, to the scratchpad, or to one of the small memories of 32-bit elements."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from headrace.config import index_bits
-from headrace.interfaces import BurstRead, ColumnWrite, EnginePort, SpadWrite
+from headrace.interfaces import BurstRead, ColumnWrite, EnginePort, KcWrite, SpadWrite
 from headrace.isa import Cause, Dest
 from headrace.isa.commands import LOAD
 
@@ -26,16 +26,16 @@ JobLayout = data.StructLayout({"view": ViewLayout, "index": 16, "dest": 2, "fill
 class LoadEngine(wiring.Component):
     """Executes LOAD commands.
 
-        prefetcher --> segments --> beat chunks --> realigner --> scratchpad or column writes
+        prefetcher --> segments --> beat chunks --> realigner --> scratchpad or element writes
              |              +-----> word chunks --------^
              +-------> beats -----------^
 
     Steady state: a word, or a beat if that is less, a cycle; segments follow each other without a gap; fill counts as
-    beats; column and context elements go one a cycle. Bursts are requested `data_beats` beats ahead of the writes at
+    beats; elements (COLUMN, CONTEXT, KC) go one a cycle. Bursts are requested `data_beats` beats ahead of the writes at
     most. The prefetcher begins the next command while the previous one is written. done: a cycle after the last write.
 
     Errors: RANGE (word or element outside; it and what follows is not written), ALIGN (`ddr`, strides or n0 not a
-    multiple of 4 for COLUMN and CONTEXT), MALFORMED (fill with a destination other than the scratchpad).
+    multiple of 4 for elements), MALFORMED (fill with a destination other than the scratchpad).
     """
 
     def __init__(
@@ -50,9 +50,10 @@ class LoadEngine(wiring.Component):
         word_bytes: int,
         column_elements: int,
         context_elements: int,
+        kc_elements: int,
     ) -> None:
         self._axi_bytes, self._word_bytes = axi_bytes, word_bytes
-        self._column_elements, self._context_elements = column_elements, context_elements
+        self._elements = {Dest.COLUMN: column_elements, Dest.CONTEXT: context_elements, Dest.KC: kc_elements}
         self._prefetcher = Prefetcher(
             axi_bytes=axi_bytes, burst_beats=burst_beats, data_beats=data_beats, segments=2 * outstanding
         )
@@ -66,6 +67,7 @@ class LoadEngine(wiring.Component):
                 "bus": Out(BurstRead(axi_bytes=axi_bytes)),
                 "spad": Out(SpadWrite(banks=banks, words=words, word_bytes=word_bytes)),
                 "column": Out(ColumnWrite()),
+                "kc": Out(KcWrite(elements=kc_elements)),
             }
         )
 
@@ -152,7 +154,11 @@ class LoadEngine(wiring.Component):
         word, chunk, error = self._words.o, self._realigner.chunk, self.port.error
         elements = Signal()
         outside = Signal()
-        limit = Mux(job.dest == Dest.COLUMN, self._column_elements, self._context_elements)
+        limit = Signal(range(max(self._elements.values()) + 1))
+        with m.Switch(job.dest):
+            for dest, count in self._elements.items():
+                with m.Case(dest):
+                    m.d.comb += limit.eq(count)
         m.d.comb += [
             elements.eq(job.dest != Dest.SPAD),
             outside.eq(Mux(elements, (word.p.pixel < 0) | (word.p.pixel >= limit), word.p.outside)),
@@ -171,15 +177,19 @@ class LoadEngine(wiring.Component):
     def _write(self, m: Module) -> None:
         ready = self._realigner.o
         spad = self.spad.req
+        element = ready.p.data[: 8 * ELEMENT_BYTES]
         elements = ready.p.tag.dest != Dest.SPAD
+        shifts = ready.p.tag.dest == Dest.KC
         m.d.comb += [
             spad.valid.eq(ready.valid & ~elements),
             Cat(spad.p.bank, spad.p.addr).eq(Cat(ready.p.tag.bank, ready.p.tag.addr)),
             Cat(spad.p.data, spad.p.mask).eq(Cat(ready.p.data, ready.p.mask)),
-            self.column.en.eq(ready.valid & elements),
+            self.column.en.eq(ready.valid & elements & ~shifts),
             self.column.context.eq(ready.p.tag.dest == Dest.CONTEXT),
             self.column.element.eq(ready.p.tag.element),
-            self.column.data.eq(ready.p.data[: 8 * ELEMENT_BYTES]),
+            self.column.data.eq(element),
+            self.kc.en.eq(ready.valid & shifts),
+            *(self.kc.element.eq(ready.p.tag.element), self.kc.data.eq(element)),
             ready.ready.eq(elements | spad.ready),
         ]
         m.d.sync += self.port.done.eq(ready.valid & ready.ready & ready.p.tag.last)

@@ -14,6 +14,8 @@ from .ram import RamBank
 
 __all__ = ["Scratchpad"]
 
+KA_BITS = 3
+
 
 class Scratchpad(wiring.Component):
     """`banks` x `words` words of `word_bytes` bytes; the top address bit selects one of two 1R1W sub-banks.
@@ -23,6 +25,7 @@ class Scratchpad(wiring.Component):
     `ready` is combinational and says whether the sub-bank is free of clients that go first. Data of a read transferred
     (or of a mac read) in cycle i is on the client's `data` in cycle i + SPAD_LATENCY, and only then. A read transferred
     with a write of the same word returns the old data; later reads return the new.
+    Every write also sets the word's activation shift, which the mac ports read beside its data.
     load_wait: LOAD is refused this cycle (for the performance counter).
     """
 
@@ -48,17 +51,21 @@ class Scratchpad(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cells = [[self._add_cell(m, bank, sub, platform) for sub in range(2)] for bank in range(self._banks)]
+        cells = [[self._add_cells(m, bank, sub, platform) for sub in range(2)] for bank in range(self._banks)]
         self._read_priority(m)
         self._write_priority(m)
         for bank in range(self._banks):
             for sub in range(2):
-                self._read_port(m, bank, sub, cells[bank][sub])
-                self._write_port(m, bank, sub, cells[bank][sub])
-        words = [cell.r_data for pair in cells for cell in pair]
+                self._read_port(m, bank, sub, *cells[bank][sub])
+                self._write_port(m, bank, sub, *cells[bank][sub])
+        words = [word.r_data for pair in cells for word, _ in pair]
+        shifts = [shift.r_data for pair in cells for _, shift in pair]
         for bank, port in enumerate(self.mac):
             late = self._delayed(m, port.addr[-1], f"mac{bank}_sub")
-            m.d.comb += port.data.eq(Mux(late, words[2 * bank + 1], words[2 * bank]))
+            m.d.comb += [
+                port.data.eq(Mux(late, words[2 * bank + 1], words[2 * bank])),
+                port.ka.eq(Mux(late, shifts[2 * bank + 1], shifts[2 * bank])),
+            ]
         for name, client in self._readers():
             late = self._delayed(m, self._sub_bank(client), f"{name}_sub_bank")
             m.d.comb += client.data.eq(data.ArrayLayout(8 * self._word_bytes, len(words))(Cat(words))[late])
@@ -68,10 +75,13 @@ class Scratchpad(wiring.Component):
     def _readers(self) -> list[tuple[str, Any]]:
         return [("x", self.x), ("y", self.y), ("store", self.store)]
 
-    def _add_cell(self, m: Module, bank: int, sub: int, platform: object) -> RamBank:
-        cell = RamBank(depth=self._words // 2, width=8 * self._word_bytes, granule=8)
-        add_cell(m, f"bank{bank}_{sub}", cell, platform)
-        return cell
+    def _add_cells(self, m: Module, bank: int, sub: int, platform: object) -> tuple[RamBank, RamBank]:
+        """The memories of a sub-bank: words and their activation shifts."""
+        words = RamBank(depth=self._words // 2, width=8 * self._word_bytes, granule=8)
+        shifts = RamBank(depth=self._words // 2, width=KA_BITS, granule=KA_BITS)
+        add_cell(m, f"bank{bank}_{sub}", words, platform)
+        add_cell(m, f"shifts{bank}_{sub}", shifts, platform)
+        return words, shifts
 
     def _sub_bank(self, client: Any) -> Value:
         return Cat(client.req.p.addr[-1], client.req.p.bank)
@@ -100,7 +110,7 @@ class Scratchpad(wiring.Component):
         clash = self.dataflow.req.valid & (self._sub_bank(self.dataflow) == self._sub_bank(self.load))
         m.d.comb += [self.dataflow.req.ready.eq(1), self.load.req.ready.eq(~clash)]
 
-    def _read_port(self, m: Module, bank: int, sub: int, cell: RamBank) -> None:
+    def _read_port(self, m: Module, bank: int, sub: int, words: RamBank, shifts: RamBank) -> None:
         mac = self.mac[bank]
         chosen = mac.en & (mac.addr[-1] == sub)
         enable, address = chosen, mac.addr
@@ -108,15 +118,16 @@ class Scratchpad(wiring.Component):
             here = client.req.valid & client.req.ready & (self._sub_bank(client) == 2 * bank + sub)
             enable = enable | here
             address = Mux(here, client.req.p.addr, address)
-        m.d.comb += [cell.r_en.eq(enable), cell.r_addr.eq(address)]
+        m.d.comb += [words.r_en.eq(enable), words.r_addr.eq(address)]
+        m.d.comb += [shifts.r_en.eq(chosen), shifts.r_addr.eq(mac.addr)]
 
-    def _write_port(self, m: Module, bank: int, sub: int, cell: RamBank) -> None:
+    def _write_port(self, m: Module, bank: int, sub: int, words: RamBank, shifts: RamBank) -> None:
         ours = self.dataflow.req.valid & (self._sub_bank(self.dataflow) == 2 * bank + sub)
         loads = self.load.req.valid & self.load.req.ready & (self._sub_bank(self.load) == 2 * bank + sub)
         request = Mux(ours, self.dataflow.req.payload, self.load.req.payload)
         chosen = data.View(self.load.req.payload.shape(), request)
         m.d.comb += [
-            cell.w_mask.eq(Mux(ours | loads, chosen.mask, 0)),
-            cell.w_addr.eq(chosen.addr),
-            cell.w_data.eq(chosen.data),
+            *(words.w_mask.eq(Mux(ours | loads, chosen.mask, 0)), shifts.w_mask.eq(ours | loads)),
+            *(words.w_addr.eq(chosen.addr), shifts.w_addr.eq(chosen.addr)),
+            *(words.w_data.eq(chosen.data), shifts.w_data.eq(chosen.ka)),
         ]

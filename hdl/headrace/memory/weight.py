@@ -21,12 +21,22 @@ class WeightEngine(wiring.Component):
     Entries are reserved in the ring before their bursts are requested, at most `ahead` beats before. A burst is shorter
     than it could be only if the ring is full: then what is reserved is requested, since the MAC array may need these
     entries before it releases any. The next command is accepted when all bursts of the previous one are requested.
+    An entry takes `entry_beats` beats, with `scales` another `scale_beats`.
     Error ALIGN: `ddr` is not aligned to a beat.
     """
 
-    def __init__(self, *, axi_bytes: int, burst_beats: int, outstanding: int, entries: int, entry_beats: int) -> None:
+    def __init__(
+        self,
+        *,
+        axi_bytes: int,
+        burst_beats: int,
+        outstanding: int,
+        entries: int,
+        entry_beats: int,
+        scale_beats: int,
+    ) -> None:
         self._axi_bytes, self._burst_beats, self._outstanding = axi_bytes, burst_beats, outstanding
-        self._entry_beats = entry_beats
+        self._entry_beats, self._scaled_beats = entry_beats, entry_beats + scale_beats
         self._ahead = 2 * burst_beats
         super().__init__(
             {
@@ -43,6 +53,7 @@ class WeightEngine(wiring.Component):
         running = Signal()
         index = Signal(16)
         tag = Signal(8)
+        scales = Signal()
         start = Signal(ADDR_BITS)
         address = Signal(ADDR_BITS)
         all_beats = Signal(BEATS_BITS)  # of one repetition
@@ -52,13 +63,13 @@ class WeightEngine(wiring.Component):
 
         m.d.comb += misaligned.eq(command.ddr[: (self._axi_bytes - 1).bit_length()] != 0)
         request = self.bus.req
-        flag = data.StructLayout({"tag": 8, "last": 1})
+        flag = data.StructLayout({"tag": 8, "scales": 1, "last": 1})
         m.submodules.flight = flight = StreamFifo(shape=flag, depth=self._outstanding)
-        size, emit = self._credit(m, running, address, beats)
+        size, emit = self._credit(m, running, address, beats, scales)
         m.d.comb += [
             self.port.issue.ready.eq(~running & ~self.port.error.valid),
             flight.i.valid.eq(emit),
-            flight.i.p.tag.eq(tag),
+            *(flight.i.p.tag.eq(tag), flight.i.p.scales.eq(scales)),
             flight.i.p.last.eq((size == beats) & (repeats == 1)),
             emit.eq((size != 0) & (~request.valid | request.ready) & flight.i.ready),
         ]
@@ -77,9 +88,10 @@ class WeightEngine(wiring.Component):
                 m.d.sync += [address.eq(start), beats.eq(all_beats), repeats.eq(repeats - 1)]
                 m.d.sync += running.eq(repeats != 1)
         with m.If(self.port.issue.valid & self.port.issue.ready):
-            total = command.entries * self._entry_beats
+            total = Mux(command.scales, command.entries * self._scaled_beats, command.entries * self._entry_beats)
             m.d.sync += [
-                *(running.eq(~misaligned), index.eq(issued.index), tag.eq(command.tag), repeats.eq(command.repeat)),
+                *(running.eq(~misaligned), index.eq(issued.index), repeats.eq(command.repeat)),
+                *(tag.eq(command.tag), scales.eq(command.scales)),
                 *(start.eq(command.ddr), address.eq(command.ddr), beats.eq(total), all_beats.eq(total)),
                 self.port.error.valid.eq(misaligned),
                 self.port.error.cause.eq(Cause.ALIGN),
@@ -90,9 +102,11 @@ class WeightEngine(wiring.Component):
         m.d.comb += self.port.busy.eq(running | request.valid | (flight.level != 0) | self.port.done)
         return m
 
-    def _credit(self, m: Module, running: Signal, address: Signal, beats: Signal) -> tuple[Signal, Signal]:
+    def _credit(
+        self, m: Module, running: Signal, address: Signal, beats: Signal, scales: Signal
+    ) -> tuple[Signal, Signal]:
         """Reserves entries; returns beats of the next burst (0: not yet), and the flag the caller sets to send it."""
-        credit = Signal(range(self._ahead + self._entry_beats + 1))
+        credit = Signal(range(self._ahead + self._scaled_beats + 1))
         reserve = Signal()
         legal = Signal(range(self._burst_beats + 1))  # beats up to the end of the segment or the burst boundary
         room = Signal(range(self._burst_beats + 1))
@@ -110,7 +124,8 @@ class WeightEngine(wiring.Component):
             m.d.comb += size.eq(legal)
         with m.Elif(running & (self.ring.free == 0)):
             m.d.comb += size.eq(credit)
-        m.d.sync += credit.eq(credit + Mux(reserve, self._entry_beats, 0) - Mux(emit, size, 0))
+        entry = Mux(scales, self._scaled_beats, self._entry_beats)
+        m.d.sync += credit.eq(credit + Mux(reserve, entry, 0) - Mux(emit, size, 0))
         return size, emit
 
     def _fill_ring(self, m: Module, flight: StreamFifo) -> None:
@@ -118,7 +133,7 @@ class WeightEngine(wiring.Component):
         m.d.comb += [
             self.ring.valid.eq(self.bus.beat_valid),
             self.ring.data.eq(self.bus.beat_data),
-            self.ring.tag.eq(flight.o.p.tag),
+            *(self.ring.tag.eq(flight.o.p.tag), self.ring.scales.eq(flight.o.p.scales)),
             flight.o.ready.eq(end),
         ]
         m.d.sync += self.port.done.eq(end & flight.o.p.last)

@@ -15,7 +15,7 @@ FIELDS = {"n1": 1, "n2": 1, "n3": 1}
 
 
 class Bed:
-    """Engine with models around it; `spad` collects bytes by (bank, address, byte), `column` by (context, element)."""
+    """Engine with models around it; `spad` collects bytes by (bank, address, byte), `elements` by (dest, number)."""
 
     def __init__(self, *, banks: int, words: int, word: int, axi: int, burst: int, seed: int) -> None:
         print("seed", seed)
@@ -24,12 +24,12 @@ class Bed:
         self.memory = self.rng.randbytes(1 << 15)
         self.dut = LoadEngine(
             axi_bytes=axi, burst_beats=burst, outstanding=16, data_beats=8 * burst, banks=banks, words=words,
-            word_bytes=word, column_elements=300, context_elements=40,
+            word_bytes=word, column_elements=300, context_elements=40, kc_elements=20,
         )  # fmt: skip
         self.reader = Reader(memory=self.memory, beat=axi, burst_beats=burst, outstanding=16, rng=self.rng)
         self.refuse = 0.0
         self.spad: dict[tuple[int, int, int], int] = {}
-        self.column: dict[tuple[int, int], int] = {}
+        self.elements: dict[tuple[Dest, int], int] = {}
         self.writes = 0
 
     def run(self, commands: list[dict[str, int]]) -> Engine:
@@ -40,21 +40,30 @@ class Bed:
             request = dut.spad.req
             while True:
                 ctx.set(request.ready, self.rng.random() >= self.refuse)
-                _, _, ready, valid, item, en, context, element, value = await ctx.tick().sample(
+                _, _, ready, valid, item, *elements = await ctx.tick().sample(
                     *(request.ready, request.valid, request.payload),
                     *(dut.column.en, dut.column.context, dut.column.element, dut.column.data),
+                    *(dut.kc.en, dut.kc.element, dut.kc.data),
                 )
+                column, context, *column_write = elements[:4]
+                kc, *kc_write = elements[4:]
                 if ready and valid:
+                    assert item.ka == 0
                     self.writes += 1
                     for i in range(self.word):
                         if item.mask >> i & 1:
                             self.spad[item.bank, item.addr, i] = item.data >> 8 * i & 0xFF
-                if en:
-                    assert (context, element) not in self.column
-                    self.column[context, element] = value
+                if column:
+                    self.element(Dest.CONTEXT if context else Dest.COLUMN, *column_write)
+                if kc:
+                    self.element(Dest.KC, *kc_write)
 
         simulate(dut, driver.bench(dut.port), collect, self.reader.serve(dut.bus))
         return driver
+
+    def element(self, dest: Dest, number: int, value: int) -> None:
+        assert (dest, number) not in self.elements
+        self.elements[dest, number] = value
 
     def place(self, c: dict[str, int], pixel: int, channel: int) -> tuple[int, int, int]:
         s = 1 << c.get("shift", 0)
@@ -120,6 +129,7 @@ def test_elements(word: int, axi: int) -> None:
     commands = [
         {"dest": Dest.COLUMN, "ddr": 404, "n0": 40, "n1": 3, "s1": 64, "d1": 12, "element": 7, "pix_bytes": 9, "c0": 3},
         {"dest": Dest.CONTEXT, "ddr": 1000, "n0": 160, "pix_bytes": 1, "element": 0},
+        {"dest": Dest.KC, "ddr": 800, "n0": 16, "n1": 2, "s1": 20, "d1": 6, "pix_bytes": 1, "element": 10},
     ]
     driver = bed.run(commands)
     assert driver.error is None and not bed.spad
@@ -127,9 +137,9 @@ def test_elements(word: int, axi: int) -> None:
     for c in commands:
         for address, start, j in bed.bytes_of(c):
             if j % 4 == 0:
-                at = int(c["dest"] == Dest.CONTEXT), c["element"] + start + j // 4
-                expected[at] = int.from_bytes(bed.memory[address : address + 4], "little")
-    assert bed.column == expected
+                at = c["element"] + start + j // 4
+                expected[Dest(c["dest"]), at] = int.from_bytes(bed.memory[address : address + 4], "little")
+    assert bed.elements == expected
 
 
 @pytest.mark.parametrize(
@@ -142,6 +152,9 @@ def test_elements(word: int, axi: int) -> None:
         ({"n0": 16, "pix_bytes": 4, "dest": Dest.COLUMN, "element": 297}, (Cause.RANGE, 300)),
         ({"n0": 16, "pix_bytes": 4, "dest": Dest.CONTEXT, "element": 40}, (Cause.RANGE, 40)),
         ({"n0": 16, "pix_bytes": 4, "dest": Dest.CONTEXT, "ddr": 66}, (Cause.ALIGN, 66)),
+        ({"n0": 16, "pix_bytes": 4, "dest": Dest.KC, "element": 17}, (Cause.RANGE, 20)),
+        ({"n0": 16, "pix_bytes": 4, "dest": Dest.KC, "n1": 2, "s1": 6, "ddr": 64}, (Cause.ALIGN, 64)),
+        ({"n0": 16, "pix_bytes": 4, "dest": Dest.KC, "fill": 1}, (Cause.MALFORMED, LOAD["fill"].offset)),
         ({"n0": 16, "pix_bytes": 4, "dest": Dest.COLUMN, "fill": 1}, (Cause.MALFORMED, LOAD["fill"].offset)),
     ],
 )

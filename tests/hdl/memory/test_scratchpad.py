@@ -1,4 +1,4 @@
-"""Scratchpad against a Python model: random clients, priorities, latency, byte masks."""
+"""Scratchpad against a Python model: random clients, priorities, latency, byte masks, activation shifts."""
 
 import random
 
@@ -16,6 +16,7 @@ class Model:
     def __init__(self, words: int) -> None:
         self.words = words
         self.memory: dict[tuple[int, int], bytearray] = {}
+        self.shifts: dict[tuple[int, int], int] = {}
 
     def sub(self, bank: int, addr: int) -> tuple[int, int]:
         return bank, addr * 2 // self.words
@@ -23,7 +24,11 @@ class Model:
     def read(self, bank: int, addr: int, size: int) -> int:
         return int.from_bytes(self.memory.get((bank, addr), bytearray(size)), "little")
 
-    def write(self, bank: int, addr: int, value: int, mask: int, size: int) -> None:
+    def shift(self, bank: int, addr: int) -> int:
+        return self.shifts.get((bank, addr), 0)
+
+    def write(self, bank: int, addr: int, value: int, mask: int, size: int, ka: int) -> None:
+        self.shifts[bank, addr] = ka
         word = self.memory.setdefault((bank, addr), bytearray(size))
         for i in range(size):
             if mask >> i & 1:
@@ -41,7 +46,7 @@ def test_random_clients(banks: int, words: int, size: int) -> None:
     writers = {"dataflow": dut.dataflow, "load": dut.load}
 
     async def bench(ctx):  # type: ignore[no-untyped-def]
-        expect: dict[int, list[tuple[object, int]]] = {}
+        expect: dict[int, list[tuple[object, int]]] = {}  # signals and their values
         held: dict[str, bool] = {}
         for cycle in range(CYCLES):
             taken = set()
@@ -51,7 +56,8 @@ def test_random_clients(banks: int, words: int, size: int) -> None:
                 ctx.set(port.addr, addr)
                 if en:
                     taken.add(model.sub(bank, addr))
-                    expect.setdefault(cycle + dut.LATENCY, []).append((port, model.read(bank, addr, size)))
+                    expect.setdefault(cycle + dut.LATENCY, []).append((port.data, model.read(bank, addr, size)))
+                    expect[cycle + dut.LATENCY].append((port.ka, model.shift(bank, addr)))
             for name, client in {**readers, **writers}.items():
                 if not held.get(name):
                     ctx.set(client.req.valid, rng.random() < 0.7)
@@ -60,7 +66,8 @@ def test_random_clients(banks: int, words: int, size: int) -> None:
             for name, client in writers.items():
                 if not held.get(name):
                     ctx.set(client.req.p.data, int.from_bytes(rng.randbytes(size), "little"))
-                    ctx.set(client.req.p.mask, rng.randrange(1 << size))
+                    ctx.set(client.req.p.mask, rng.choice([0, rng.randrange(1 << size)]))
+                    ctx.set(client.req.p.ka, rng.randrange(8))
 
             def look(client):  # type: ignore[no-untyped-def]
                 return ctx.get(client.req.p.bank), ctx.get(client.req.p.addr)
@@ -72,7 +79,7 @@ def test_random_clients(banks: int, words: int, size: int) -> None:
                     assert ctx.get(client.req.ready) == free, name
                     held[name] = not free
                     if free:
-                        expect.setdefault(cycle + dut.LATENCY, []).append((client, model.read(bank, addr, size)))
+                        expect.setdefault(cycle + dut.LATENCY, []).append((client.data, model.read(bank, addr, size)))
                         taken.add(model.sub(bank, addr))
             written = set()
             waits = 0
@@ -84,11 +91,12 @@ def test_random_clients(banks: int, words: int, size: int) -> None:
                     held[name] = not free
                     waits += not free
                     if free:
-                        model.write(bank, addr, ctx.get(client.req.p.data), ctx.get(client.req.p.mask), size)
+                        write = ctx.get(client.req.payload)
+                        model.write(bank, addr, write.data, write.mask, size, write.ka)
                         written.add(model.sub(bank, addr))
             assert ctx.get(dut.load_wait) == waits
-            for port, value in expect.pop(cycle, []):
-                assert ctx.get(port.data) == value  # type: ignore[attr-defined]
+            for signal, value in expect.pop(cycle, []):
+                assert ctx.get(signal) == value
             await ctx.tick()
 
     sim = Simulator(dut)

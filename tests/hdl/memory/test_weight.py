@@ -1,4 +1,4 @@
-"""WEIGHT engine and ring: entries in order with their tags, rate, back-pressure, small rings, alignment error."""
+"""WEIGHT engine and ring: entries in order with tags and scales, rate, back-pressure, small rings, alignment error."""
 
 import random
 from typing import Any
@@ -13,6 +13,8 @@ from headrace.memory.weight import WeightEngine
 
 from .bus import Engine, Reader, simulate
 
+GROUPS = 2
+
 
 class Bed:
     """Engine, ring, and a consumer which reads every entry in order and releases it."""
@@ -21,15 +23,28 @@ class Bed:
         print("seed", seed)
         self.rng = random.Random(seed)
         self.size = cols * word
-        self.ring = WeightRing(cols=cols, word_bytes=word, entries=entries, axi_bytes=axi)
-        self.pitch = self.ring.entry_beats * axi
+        self.scale_size = 2 * cols * GROUPS
+        self.ring = WeightRing(
+            cols=cols,
+            word_bytes=word,
+            entries=entries,
+            axi_bytes=axi,
+            groups=GROUPS,
+            scale_beats=-(-self.scale_size // axi),
+        )
+        self.axi = axi
         self.engine = WeightEngine(
-            axi_bytes=axi, burst_beats=burst, outstanding=16, entries=entries, entry_beats=self.ring.entry_beats
+            axi_bytes=axi,
+            burst_beats=burst,
+            outstanding=16,
+            entries=entries,
+            entry_beats=self.ring.entry_beats,
+            scale_beats=self.ring.scale_beats,
         )
         self.memory = self.rng.randbytes(1 << 14)
         self.reader = Reader(memory=self.memory, beat=axi, burst_beats=burst, outstanding=16, rng=self.rng)
         self.cols, self.word, self.entries = cols, word, entries
-        self.got: list[tuple[bytes, int]] = []
+        self.got: list[tuple[bytes, bytes, int]] = []
         self.level_wanted = 1
 
     def run(self, commands: list[dict[str, int]], chance: float = 1.0) -> Engine:
@@ -48,7 +63,8 @@ class Bed:
                     ctx.set(port.en, 0)
                     await ctx.tick()
                     codes = b"".join(ctx.get(port.codes[c]).to_bytes(self.word, "little") for c in range(self.cols))
-                    self.got.append((codes, ctx.get(port.tag)))
+                    scales = b"".join(ctx.get(s).to_bytes(2 * GROUPS, "little") for s in port.scales)
+                    self.got.append((codes, scales, ctx.get(port.tag)))
                     ctx.set(port.release, self.level_wanted)
                     await ctx.tick()
                     ctx.set(port.release, 0)
@@ -57,13 +73,15 @@ class Bed:
         simulate(top, driver.bench(self.engine.port), consume, self.reader.serve(self.engine.bus))
         return driver
 
-    def expected(self, commands: list[dict[str, int]]) -> list[tuple[bytes, int]]:
-        return [
-            (self.memory[c["ddr"] + e * self.pitch :][: self.size], c["tag"])
-            for c in commands
-            for _ in range(c["repeat"])
-            for e in range(c["entries"])
-        ]
+    def expected(self, commands: list[dict[str, int]]) -> list[tuple[bytes, bytes, int]]:
+        return [self._entry(c, e) for c in commands for _ in range(c["repeat"]) for e in range(c["entries"])]
+
+    def _entry(self, command: dict[str, int], number: int) -> tuple[bytes, bytes, int]:
+        scaled = command.get("scales", 0)
+        codes = self.ring.entry_beats * self.axi
+        at = command["ddr"] + number * (codes + scaled * self.ring.scale_beats * self.axi)
+        scales = self.memory[at + codes :][: self.scale_size] if scaled else bytes(self.scale_size)
+        return self.memory[at:][: self.size], scales, command["tag"]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +93,14 @@ def test_entries_and_tags(cols: int, word: int, axi: int, burst: int, entries: i
     bed = Bed(cols=cols, word=word, axi=axi, burst=burst, entries=entries, seed=cols * 10 + axi)
     bed.reader.stall = stall
     commands = [
-        {"ddr": bed.rng.randrange(64) * axi, "entries": bed.rng.randrange(1, 12), "repeat": r, "tag": 17 + r}
-        for r in (1, 3, 2)
+        {
+            "ddr": bed.rng.randrange(64) * axi,
+            "entries": bed.rng.randrange(1, 12),
+            "repeat": r,
+            "tag": 17 + r,
+            "scales": s,
+        }
+        for r, s in ((1, 0), (3, 1), (2, 0), (1, 1))
     ]
     driver = bed.run(commands, 1 - stall)
     expected = bed.expected(commands)
@@ -84,22 +108,27 @@ def test_entries_and_tags(cols: int, word: int, axi: int, burst: int, entries: i
     assert len(bed.got) >= len(expected) - entries and bed.got == expected[: len(bed.got)]
 
 
-def test_full_ring_is_needed_before_release() -> None:
+@pytest.mark.parametrize("scales", [0, 1])
+def test_full_ring_is_needed_before_release(scales: int) -> None:
     """The consumer waits for a full ring, as a replayed tile does: bursts are cut so that it can fill."""
     bed = Bed(cols=1, word=4, axi=8, burst=16, entries=4, seed=5)
     bed.level_wanted = 4
-    driver = bed.run([{"ddr": 0, "entries": 12, "repeat": 1, "tag": 1}])
+    driver = bed.run([{"ddr": 0, "entries": 12, "repeat": 1, "tag": 1, "scales": scales}])
     assert driver.error is None
 
 
-def test_rate() -> None:
+@pytest.mark.parametrize("scales", [0, 1])
+def test_rate(scales: int) -> None:
     """With room in the ring: one beat a cycle, whatever the latency, and no gap between commands."""
     bed = Bed(cols=4, word=8, axi=8, burst=8, entries=128, seed=6)
     bed.reader.latency = 60
     driver = bed.run(
-        [{"ddr": 0, "entries": 60, "repeat": 1, "tag": 1}, {"ddr": 32, "entries": 30, "repeat": 2, "tag": 2}]
+        [
+            {"ddr": 0, "entries": 60, "repeat": 1, "tag": 1, "scales": scales},
+            {"ddr": 32, "entries": 30, "repeat": 2, "tag": 2, "scales": scales},
+        ]
     )
-    beats = 120 * 4
+    beats = 120 * (4 + 2 * scales)
     assert driver.cycles - 60 <= beats + 24, driver.cycles
     assert len(bed.reader.bursts) <= beats // 8 + 4
 
