@@ -41,7 +41,7 @@ class RtlDevice(Device):
     ) -> None:
         """``ddr`` gives the memory's timing (its base and size are replaced); ``waves`` records the first run."""
         super().__init__(config)
-        memory = ddr or DdrConfig(base=ddr_base, bytes=ddr_bytes)
+        memory = replace(ddr or DdrConfig(), base=ddr_base, bytes=ddr_bytes)
         try:
             library = build(design(config), waves=best_wave_format() if waves else Waves.NONE)
             self._simulator = RtlSimulator(library, ddr=memory)
@@ -49,6 +49,7 @@ class RtlDevice(Device):
             raise DeviceError(f"machine '{config.name}' cannot be simulated: {error}") from error
         self._waves = waves
         self._limit = 0
+        self._interrupt = 0  # cycle of the last one
         try:
             self._simulator.reset()
             self._driver = Driver(self, config)

@@ -114,7 +114,7 @@ def run_node(graph: Graph, node: Node, inputs: list[Int8]) -> Int8:
             return softmax(graph, node, inputs[0])
         case Reshape():
             return inputs[0].reshape(graph.tensors[node.output].shape)
-    raise NotImplementedError(node.operator)
+    raise TypeError(f"node '{node.name}': there is no reference for the operator {node.operator}")
 
 
 def run(graph: Graph, image: Int8) -> dict[str, Int8]:

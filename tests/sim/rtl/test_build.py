@@ -15,11 +15,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_failure_names_the_log() -> None:
+def test_failure_leaves_only_the_log_it_names(cache: Path) -> None:
     with pytest.raises(BuildError, match="syntax error") as caught:
         build(BROKEN)
     log = Path(str(caught.value).rsplit("log: ", 1)[1])
     assert "syntax error" in log.read_text()
+    assert log.parent == cache / "rtl" and [path for path in log.parent.iterdir() if path.is_dir()] == []
 
 
 def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
