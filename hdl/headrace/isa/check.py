@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from headrace.config import NpuConfig
 
 from .assembler import Program
-from .commands import Dest
+from .commands import MAC, Dest
+from .errors import Cause
 from .fields import Command, Engine
+from .rules import MAC_RULE_FIELDS, mac_entries, mac_rule
 
 __all__ = ["Problem", "check", "problems"]
 
 TOKEN_MAX = 255
 PAYLOAD_WORD = 4  # first 32-bit word a patch may change
-SHAPE = ("n_tiles", "m_tiles", "t_count", "t_last", "m_count", "ilv")
+SHAPE = ("n_tiles", "m_tiles", "t_count", "t_last", "m_count", "ilv", "depthwise")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class _Checker:
     def command(self, command: Command, values: dict[str, int]) -> None:
         self._wait(command, values)
         self._fields(command, values)
-        patched = {w for name in ("patch0", "patch1") if (w := _patched_word(values[name])) is not None}
+        patched = _patched_words(values)
         known = not any(f.offset // 32 in patched for f in command.fields if f.offset // 32 >= PAYLOAD_WORD)
         rules = {"LOAD": self._load, "WEIGHT": self._weight, "MAC": self._mac_command, "EPILOGUE": self._epilogue}
         rules["VECTOR"] = self._vector
@@ -93,7 +95,7 @@ class _Checker:
         self._require(not left, f"{left} weight entries are left in the ring")
 
     def _fields(self, command: Command, values: dict[str, int]) -> None:
-        patched = {_patched_word(values["patch0"]), _patched_word(values["patch1"])}
+        patched = _patched_words(values)
         for name in ("patch0", "patch1"):
             self._patch(f"{command.name}.{name}", values[name])
         for f in command.fields:
@@ -148,19 +150,36 @@ class _Checker:
         config = self._config
         self._require(self._mac is None, "MAC before the EPILOGUE of the MAC before it")
         self._mac = values
+        self._mac_fields(values)
         for name in ("t_count", "t_last"):
             self._require(values[name] % (1 << values["ilv"]) == 0, f"MAC.{name} is not a multiple of 2^ilv")
         if values["fold"]:
             self._require(values["cw"] == 1 and values["dil_x"] == 1, "MAC.fold needs cw = 1 and dil_x = 1")
         groups = (values["m_tiles"] - 1) * values["t_count"] + values["t_last"]
         self._require(groups * config.rows >= values["m_count"], "MAC: the tiles do not cover m_count")
-        entries = _tile_entries(values, config)
+        entries = mac_entries(config, values)
         resident = entries * (values["n_tiles"] if values["hold"] else 1 if values["replay"] else 0)
         if resident > config.ring_entries:
             self._problem(f"MAC needs {resident} weight entries in a ring of {config.ring_entries}")
         streamed = not (values["replay"] or values["hold"])
         consumed = entries * values["n_tiles"] * (values["m_tiles"] if streamed else 1)
         self._consume(consumed, values["tag"], keep=bool(values["hold"]))
+
+    def _mac_fields(self, values: dict[str, int]) -> None:
+        """The rules the machine checks, when all of their fields are known."""
+        patched = _patched_words(values)
+        limits = ((MAC[name], *MAC[name].limits(self._config)) for name in MAC_RULE_FIELDS)
+        if any(f.offset // 32 in patched or not low <= values[f.name] <= high for f, low, high in limits):
+            return
+        error = mac_rule(self._config, values)
+        if error is None:
+            return
+        cause, address = error
+        if cause is Cause.RANGE:
+            self._problem(f"MAC uses word {address} of {self._config.kc_words} of the table of group offset shifts")
+        else:
+            name = next(f.name for f in MAC.fields if f.offset == address)
+            self._problem(f"MAC.{name}: {values[name]} is not possible together with the other fields")
 
     def _consume(self, count: int, tag: int, *, keep: bool) -> None:
         runs: list[tuple[int, int]] = []
@@ -205,12 +224,9 @@ def _patched_word(patch: int) -> int | None:
     return patch >> 10 & 31 if patch & 1 else None
 
 
+def _patched_words(values: dict[str, int]) -> set[int]:
+    return {word for name in ("patch0", "patch1") if (word := _patched_word(values[name])) is not None}
+
+
 def _tokens(mask: int) -> list[int]:
     return [i for i in range(32) if mask >> i & 1]
-
-
-def _tile_entries(values: dict[str, int], config: NpuConfig) -> int:
-    """E: weight entries of one tile."""
-    if values["fold"]:
-        return values["kh"] * -(-values["kw"] // (config.word_bytes // 4))
-    return values["kh"] * values["kw"] * values["cw"]

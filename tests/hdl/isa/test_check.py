@@ -44,6 +44,9 @@ def test_a_valid_image_has_no_problems() -> None:
         ("t_count=4", "t_count=5", 2, "MAC.t_count"),
         ("replay=1", "replay=1 ilv=2", 2, "multiple of 2"),
         ("replay=1", "replay=1 fold=1 dil_x=2", 2, "fold needs"),
+        ("replay=1", "replay=1 scales=1", 2, "MAC.scales: 1 is not possible"),
+        ("replay=1", "replay=1 mode=3", 2, "MAC.mode: 3 is not in"),
+        ("wait=[1] signal=[2]", "wait=[1] signal=[2] depthwise=1", 3, "EPILOGUE.depthwise is 1, the MAC's 0"),
         ("n0=16 pix_bytes=4 signal", "dest=COLUMN n0=18 pix_bytes=4 signal", 0, "LOAD.n0"),
         ("END", "VECTOR n0=65 wraps=1\nEND", 5, "gasket"),
         ("END", "VECTOR n0=5 ctx=7 wraps=1\nEND", 5, "context 8"),
@@ -81,5 +84,36 @@ def test_weights_must_not_fill_their_queue_before_the_mac_that_makes_room() -> N
     check(Program.from_text(("WEIGHT entries=64\n" + tile) * 7 + "END"), CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("mac", "entries"),
+    [
+        ("kh=3 kw=3 cw=5", 45),
+        ("kh=3 kw=3 cw=5 mode=A8W4", 23),
+        ("kh=3 kw=3 cw=5 mode=A4W4", 45),
+        ("kh=3 kw=3 fold=1", 9),
+        ("kh=3 kw=3 fold=1 mode=A8W4", 5),
+        ("kh=2 kw=2 depthwise=1", 2),
+        ("kh=2 cw=2 scales=1 mode=A8W4", 2),
+    ],
+)
+def test_entries_of_a_tile(mac: str, entries: int) -> None:
+    """A tile takes exactly this number of entries."""
+    epilogue = "EPILOGUE depthwise=1\n" if "depthwise" in mac else "EPILOGUE\n"
+    for there, right in ((entries, True), (entries - 1, False), (entries + 1, False)):
+        program = Program.from_text(f"WEIGHT entries={there}\nMAC {mac}\n{epilogue}")
+        assert (problems(program, CONFIG) == []) == right, there
+
+
+def test_entries_of_a_folded_tile_on_a_wide_machine() -> None:
+    program = Program.from_text("WEIGHT entries=12\nMAC kh=6 kw=7 fold=1\nEPILOGUE\n")
+    assert problems(program, machine("base")) == []
+
+
 def test_patched_fields_are_left_to_the_machine() -> None:
     check(Program.from_text("LOAD n0=16 pix_bytes=4 n1=0 patch0=s1@n1\nVECTOR n0=9999 wraps=1 patch0=s2@n0\n"), CONFIG)
+
+
+@pytest.mark.parametrize("patch", ["", " patch0=s1@scales", " patch1=s1@in_p0"])
+def test_a_patched_field_of_a_rule_is_left_to_the_machine(patch: str) -> None:
+    program = Program.from_text(f"WEIGHT entries=1\nMAC scales=1 fold=1{patch}\nEPILOGUE\n")
+    assert (problems(program, CONFIG) == []) == ("scales" in patch)
