@@ -19,7 +19,7 @@ def test_tiles_cover_pixels_without_an_idle_group(name: str, pixels: int, interl
     config = machine(name)
     if 1 << interleave > config.accs:
         return
-    tiles = cut_tiles(config, pixels, interleave)
+    tiles = cut_tiles(config, pixels, interleave, config.accs)
     groups = (tiles.m_tiles - 1) * tiles.t_count + tiles.t_last
     assert 1 <= tiles.t_last <= tiles.t_count <= config.accs
     assert tiles.t_count % (1 << interleave) == tiles.t_last % (1 << interleave) == 0
@@ -28,10 +28,16 @@ def test_tiles_cover_pixels_without_an_idle_group(name: str, pixels: int, interl
 
 @given(st.integers(1, 300), st.lists(st.integers(1, 50), min_size=1, max_size=4), st.integers(0, 20))
 def test_strips_follow_each_other(total: int, growth: list[int], last: int) -> None:
-    strips = strip_rows(total, growth, last)
+    strips = strip_rows(total, growth, last, 1)
     assert strips[0][0] == 0 and strips[-1][1] == total
     assert all(a < b for a, b in strips)
     assert all(left[1] == right[0] for left, right in itertools.pairwise(strips))
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 20), st.integers(2, 8))
+def test_only_the_last_strip_is_ragged(blocks: int, rest: int, last: int, unit: int) -> None:
+    strips = strip_rows(blocks * unit + rest, [3 * unit], last, unit)
+    assert all((end - start) % unit == 0 for start, end in strips[:-1]) or len(strips) == 2
 
 
 @given(

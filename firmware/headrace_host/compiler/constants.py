@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headrace.config import NpuConfig
 from headrace.isa import CONTEXT_WORDS, Dest
 from headrace_host.allocate import DdrAllocator
-from headrace_host.compiler.packing import channel_words, pack_channels
+from headrace_host.compiler.packing import channel_words, pack_channels, pack_offset_shifts
 from headrace_host.compiler.programs import Program
 from headrace_host.compiler.stream import Access, Recorder, Space
 from headrace_host.errors import CompileError
@@ -54,6 +54,7 @@ class ConstantStore:
         self._resident: dict[tuple[tuple[int, ...], ...], int] = {}
         self._next_context = 0
         self._next_word = 0
+        self._next_shift = 0
 
     def install(self, program: Program, vectors: Vectors, label: int) -> Installed:
         """Make ``program`` and its per-channel ``vectors`` (all of one length) present; ``label`` names the layer."""
@@ -67,6 +68,30 @@ class ConstantStore:
             idx_base, spans = self._load_vectors(program, vectors, label)
             accesses.append(Access(Space.COLUMN, spans, False))
         return Installed(ctx, program.wraps, idx_base, tuple(accesses))
+
+    def install_shifts(self, shifts: NDArray[np.uint8], label: int) -> tuple[int, tuple[Access, ...]]:
+        """Load the group offset shifts of a layer's channels; return their first word and what reading them touches."""
+        config = self._config
+        words, elements = -(-len(shifts) // config.cols), -(-config.cols // 8)
+        if words > config.kc_words:
+            raise CompileError(
+                f"{len(shifts)} channels need {words} words of group offset shifts, machine '{config.name}' has "
+                f"{config.kc_words}; raise kc_words"
+            )
+        base = self._next_shift if self._next_shift + words <= config.kc_words else 0
+        self._next_shift = base + words
+        content = pack_offset_shifts(config, shifts)
+        self._recorder.emit_early(
+            "LOAD",
+            label,
+            (Access(Space.SHIFT, ((base, base + words),), True),),
+            dest=Dest.KC,
+            ddr=self._image.place(content, "group offset shifts"),
+            n0=len(content),
+            pix_bytes=4,
+            element=base * elements,
+        )
+        return base, (Access(Space.SHIFT, ((base, base + words),), False),)
 
     def _load_contexts(self, program: Program, label: int) -> int:
         count = len(program.contexts)

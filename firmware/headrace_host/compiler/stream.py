@@ -31,6 +31,7 @@ class Space(IntEnum):
     COLUMN = 1  # column * column_words + word
     CONTEXT = 2  # contexts
     DDR = 3  # granules of `DDR_GRANULE` bytes from the start of the activation area
+    SHIFT = 4  # words of the table of group offset shifts
 
 
 Span = tuple[int, int]
@@ -123,7 +124,8 @@ class TokenAssigner:
 
     def __init__(self, config: NpuConfig, ddr_granules: int) -> None:
         self._config = config
-        sizes = (config.bank_words, config.columns * config.column_words, config.contexts, max(1, ddr_granules))
+        columns = config.columns * config.column_words
+        sizes = (config.bank_words, columns, config.contexts, max(1, ddr_granules), config.kc_words)
         # Index of the last command of each engine that read (0) or wrote (1) a unit; -1 for none.
         self._last = [np.full((2, _ENGINES, size), -1, np.int32) for size in sizes]
         self._values: list[dict[str, int]] = []

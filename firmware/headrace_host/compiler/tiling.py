@@ -46,15 +46,18 @@ class ConvShape:
         end = (last - 1) * self.stride.y - self.padding.top + (self.kernel.y - 1) * self.dilation.y + 1
         return max(0, min(start, self.in_h - 1)), max(1, min(end, self.in_h))
 
+    def strip_inputs(self, rows: int) -> int:
+        """Most input rows that ``rows`` output rows read."""
+        return min(self.in_h, (rows - 1) * self.stride.y + (self.kernel.y - 1) * self.dilation.y + 1)
+
     def folds(self, config: NpuConfig) -> bool:
         """Whether folding kernel columns into a word saves weight entries."""
         if self.in_c > 4 or self.dilation.x != 1 or fold_taps(config) < 1:
             return False
-        return self.entries(config, fold=True) < self.entries(config, fold=False)
-
-    def entries(self, config: NpuConfig, *, fold: bool) -> int:
-        """Weight entries of an n tile."""
-        return entries_per_tile(config, self.kernel.y, self.kernel.x, self.in_c, fold=fold)
+        folded, plain = (
+            entries_per_tile(config, self.kernel.y, self.kernel.x, self.in_c, fold=fold) for fold in (True, False)
+        )
+        return folded < plain
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,24 @@ class Tiles:
     t_last: int
 
 
-def cut_tiles(config: NpuConfig, pixels: int, interleave: int) -> Tiles:
-    """Equal tiles, the last one smaller; row groups come in multiples of 2**interleave."""
+def cut_tiles(config: NpuConfig, pixels: int, interleave: int, accs: int) -> Tiles:
+    """Equal tiles of at most ``accs`` row groups, the last one smaller; they come in multiples of 2**interleave."""
     unit = 1 << interleave
     groups = -(-pixels // (config.rows * unit))  # in units of interleaved groups
-    per_tile = max(1, config.accs // unit)
+    per_tile = max(1, accs // unit)
     m_tiles = -(-groups // per_tile)
     t_count = -(-groups // m_tiles)
     m_tiles = -(-groups // t_count)
     return Tiles(m_tiles, t_count * unit, (groups - (m_tiles - 1) * t_count) * unit)
 
 
-def strip_rows(total: int, growth: Sequence[int], last: int) -> list[tuple[int, int]]:
-    """Cut ``total`` rows into strips of the sizes in ``growth``, its final size repeating, and one of ``last`` rows."""
+def strip_rows(total: int, growth: Sequence[int], last: int, unit: int) -> list[tuple[int, int]]:
+    """Cut ``total`` rows into strips of the sizes in ``growth``, its final size repeating, and one of ``last`` rows.
+
+    The last one takes what else would leave an incomplete group of ``unit`` rows before it.
+    """
+    if last:
+        last += (total - last) % unit
     last = min(last, total - min(growth[0], total))
     bounds = [0]
     sizes = itertools.chain(growth, itertools.repeat(growth[-1]))
@@ -99,8 +107,9 @@ def growing_strips(*, first: int, largest: int, compute: float, load: float, bus
     budget = sizes[0] * compute - busy
     while sizes[-1] < largest:
         rows = int((budget - COMMAND_CYCLES) / load)
-        # Where loading is the bottleneck, small strips would only add commands.
-        rows = max(rows - rows % unit if rows > unit else rows, 2 * sizes[-1])
-        sizes.append(min(rows, largest))
+        rows -= rows % unit if rows > unit else 0
+        if rows < sizes[-1]:
+            rows = 2 * sizes[-1]  # loading is the bottleneck: small strips would only add commands
+        sizes.append(min(max(rows, sizes[-1] + unit), largest))
         budget = sizes[-1] * compute
     return sizes
