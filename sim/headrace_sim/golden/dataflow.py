@@ -5,12 +5,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from headrace.config import NpuConfig
-from headrace.isa import CONTEXT_FIELDS, CONTEXT_WORDS, Cause, DataflowOp, Reduce, Source
+from headrace.isa import CONTEXT_FIELDS, CONTEXT_WORDS, Cause, DataflowOp, MemIndex, Reduce, Source
 
 from .errors import Fault, SequenceError
 from .lane import lane_op
 
 __all__ = ["Beats", "DataflowArray"]
+
+_TABLE = 256  # elements of a table that lanes look up
+_NEUTRAL = {Reduce.SUM: 0, Reduce.MAX: -(1 << 31), Reduce.MIN: (1 << 31) - 1}  # what an invalid lane counts as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ class _Context:
     dst: int
     reduce: int
     mem_index: int
+    across: int
     sh: int
     mem_base: int
     repeat: int
@@ -72,27 +76,15 @@ class DataflowArray:
         self.memory = np.zeros((config.columns, config.column_words, config.vector_lanes), np.int32)
         self.contexts = np.zeros((config.contexts, config.columns, CONTEXT_WORDS), np.uint32)
 
-    def write(self, element: np.ndarray, data: np.ndarray, *, context: bool) -> None:
-        """Write 32-bit `data` at flat element numbers of the contexts or of the column memories.
-
-        Raises:
-            Fault: RANGE with the first element number that does not exist.
-        """
-        target = self.contexts.reshape(-1) if context else self.memory.reshape(-1)
-        bad = (element < 0) | (element >= len(target))
-        if bad.any():
-            raise Fault(Cause.RANGE, int(element[bad][0]) & 0xFFFFFFFF)
-        target[element] = data.astype(np.uint32).view(target.dtype)
-
-    def check(self, ctx: int, wraps: int, longest_pass: int) -> None:
-        """Contexts ctx .. ctx + wraps exist and the gasket holds the pass.
+    def check(self, ctx: int, wraps: int, pass_beats: int = 0) -> None:
+        """Contexts ctx .. ctx + wraps exist and the gasket holds the pass (it always holds an accumulator tile).
 
         Raises:
             Fault: RANGE with the last context, or with the number of the first beat that does not fit the gasket.
         """
         if ctx + wraps >= len(self.contexts):
             raise Fault(Cause.RANGE, ctx + wraps)
-        if wraps and longest_pass > self._gasket_beats:
+        if wraps and pass_beats > self._gasket_beats:
             raise Fault(Cause.RANGE, self._gasket_beats)
 
     def reduces(self, ctx: int, wraps: int) -> bool:
@@ -123,8 +115,14 @@ class DataflowArray:
             return beats
         repeat = max(c.repeat, 1)
         groups = len(beats) // repeat
-        reduced = _reduce(Reduce(c.reduce), result[: groups * repeat].reshape(groups, repeat, self.lanes))
+        how = Reduce(c.reduce)
+        if c.across:
+            result = np.where(beats.lanes, result, np.int32(_NEUTRAL[how]))
+        reduced = _reduce(how, result[: groups * repeat].reshape(groups, repeat, self.lanes))
         beats = beats.select(slice(repeat - 1, groups * repeat, repeat))
+        if c.across:
+            reduced = np.repeat(_reduce(how, reduced[:, :, None]), self.lanes, axis=1)
+            beats = replace(beats, lanes=np.ones_like(beats.lanes))
         return replace(beats, y=reduced) if c.dst else replace(beats, x=reduced)
 
     def _operand(self, column: int, c: _Context, source: int, beats: Beats) -> np.ndarray:
@@ -136,14 +134,25 @@ class DataflowArray:
             case Source.IMM:
                 return np.full_like(beats.x, np.uint32(c.imm).view(np.int32))
             case Source.MEM:
-                word = c.mem_base + (beats.idx if c.mem_index else np.zeros_like(beats.idx))
-                bad = word >= self.memory.shape[1]
-                if bad.any():
-                    raise Fault(Cause.RANGE, int(word[bad][0]))
-                return self.memory[column, word]
+                return self._fetch(self.memory[column], c, beats)
+
+    def _fetch(self, memory: np.ndarray, c: _Context, beats: Beats) -> np.ndarray:
+        """Operand MEM of a column, broadcast to [n, L]."""
+        if c.mem_index in (MemIndex.X, MemIndex.Y):
+            last = c.mem_base + _TABLE - 1
+            if last >= len(memory) and len(beats):
+                raise Fault(Cause.RANGE, last)
+            key = (beats.x if c.mem_index == MemIndex.X else beats.y) & (_TABLE - 1)
+            return memory[c.mem_base + key, np.arange(self.lanes)]
+        word = c.mem_base + (beats.idx if c.mem_index == MemIndex.IDX else np.zeros_like(beats.idx))
+        bad = word >= len(memory)
+        if bad.any():
+            raise Fault(Cause.RANGE, int(word[bad][0]))
+        return memory[word]
 
 
 def _reduce(how: Reduce, values: np.ndarray) -> np.ndarray:
+    """Reduction over axis 1 of [n, repeat, L] (for lanes: of [n, L, 1])."""
     if how == Reduce.SUM:
         return values.sum(axis=1, dtype=np.int32)
     return values.max(axis=1) if how == Reduce.MAX else values.min(axis=1)

@@ -7,10 +7,9 @@ import numpy as np
 from headrace.config import NpuConfig
 from headrace.isa import BY_NAME, Cause, Dest
 
-from .dataflow import DataflowArray
 from .errors import Fault
 from .memory import ADDRESS_MASK, Ddr
-from .ring import WeightRing
+from .ring import Entries, WeightRing
 from .scratchpad import Scratchpad, View
 
 __all__ = ["load", "store", "weight"]
@@ -41,23 +40,34 @@ def _positions(f: Fields, pad: Scratchpad, refused: tuple[int, int] | None, star
     return flat
 
 
-def load(f: Fields, ddr: Ddr, pad: Scratchpad, dataflow: DataflowArray) -> None:
-    """Execute a LOAD command.
+def _write_elements(target: np.ndarray, element: np.ndarray, data: np.ndarray) -> None:
+    """Write 32-bit `data` at flat element numbers of `target`.
 
     Raises:
-        Fault: WINDOW, RANGE, ALIGN (column memories and contexts), MALFORMED (fill of something else than the
-            scratchpad).
+        Fault: RANGE with the first element number that does not exist.
+    """
+    flat = target.reshape(-1)
+    bad = (element < 0) | (element >= len(flat))
+    if bad.any():
+        raise Fault(Cause.RANGE, int(element[bad][0]) & 0xFFFFFFFF)
+    flat[element] = data.astype(np.uint32).view(flat.dtype)
+
+
+def load(f: Fields, ddr: Ddr, pad: Scratchpad, tables: Mapping[Dest, np.ndarray]) -> None:
+    """Execute a LOAD command; `tables` are the 32-bit memories behind the other destinations, contiguous.
+
+    Raises:
+        Fault: WINDOW, RANGE, ALIGN (other destinations than the scratchpad), MALFORMED (fill of these).
     """
     if f["fill"]:
         if f["dest"] != Dest.SPAD:
             raise Fault(Cause.MALFORMED, BY_NAME["LOAD"]["fill"].offset)
-        pad.flat[_positions(f, pad, None, np.zeros(1))] = f["fill_value"]
+        pad.put(_positions(f, pad, None, np.zeros(1)), f["fill_value"])
         return
     starts = _starts(f)
     if f["dest"] == Dest.SPAD:
         refused = ddr.first_refused(starts, f["n0"], write=False)
-        at = _positions(f, pad, refused, starts)
-        pad.flat[at] = ddr.gather(starts, f["n0"])
+        pad.put(_positions(f, pad, refused, starts), ddr.gather(starts, f["n0"]))
         return
     if any(f[name] % 4 for name in ("ddr", "n0", "s1", "s2", "s3")):
         raise Fault(Cause.ALIGN, f["ddr"])
@@ -66,7 +76,7 @@ def load(f: Fields, ddr: Ddr, pad: Scratchpad, dataflow: DataflowArray) -> None:
         raise Fault(Cause.WINDOW, int(starts.reshape(-1)[refused[0]]) + refused[1])
     element = f["element"] + _loops(f, "d")[..., None] + np.arange(f["n0"] // 4)
     data = np.ascontiguousarray(ddr.gather(starts, f["n0"])).view("<u4")
-    dataflow.write(element, data, context=f["dest"] == Dest.CONTEXT)
+    _write_elements(tables[Dest(f["dest"])], element, data)
 
 
 def store(f: Fields, ddr: Ddr, pad: Scratchpad) -> None:
@@ -88,10 +98,14 @@ def weight(f: Fields, ddr: Ddr, ring: WeightRing, config: NpuConfig) -> None:
     """
     if f["ddr"] % config.axi_bytes:
         raise Fault(Cause.ALIGN, f["ddr"])
-    entry_bytes = config.entry_beats * config.axi_bytes
-    size = f["entries"] * entry_bytes
-    ddr.require(f["ddr"], size)
-    raw = ddr.gather(np.array(f["ddr"]), size).reshape(f["entries"], entry_bytes)
-    codes = raw[:, : config.cols * config.word_bytes].reshape(f["entries"], config.cols, config.word_bytes).copy()
+    n, cols, groups = f["entries"], config.cols, config.entry_groups
+    code_bytes = config.entry_beats * config.axi_bytes
+    entry_bytes = code_bytes + (config.scale_beats * config.axi_bytes if f["scales"] else 0)
+    ddr.require(f["ddr"], n * entry_bytes)
+    raw = ddr.gather(np.array(f["ddr"]), n * entry_bytes).reshape(n, entry_bytes)
+    codes = raw[:, : cols * config.word_bytes].reshape(n, cols, config.word_bytes).copy()
+    scales = np.zeros((n, cols, groups, 2), np.uint8)
+    if f["scales"]:
+        scales[:] = raw[:, code_bytes : code_bytes + scales[0].size].reshape(scales.shape)
     for _ in range(f["repeat"]):
-        ring.push(codes, f["tag"])
+        ring.push(Entries(codes, scales), f["tag"])

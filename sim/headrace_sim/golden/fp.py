@@ -2,12 +2,13 @@
 
 import numpy as np
 
-__all__ = ["QUIET_NAN", "add", "from_int", "maximum", "minimum", "multiply", "subtract", "to_int"]
+__all__ = ["QUIET_NAN", "add", "from_int", "maximum", "minimum", "multiply", "reciprocal", "subtract", "to_int"]
 
 QUIET_NAN = 0x7FC00000
 _EXPONENT = np.int32(0x7F800000)
 _SIGN = np.int32(-0x80000000)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
+_RECIPROCALS = np.array([241, 216, 195, 178, 164, 152, 141, 132], np.int32)  # of 1 + i/8 .., in 256ths
 
 
 def _flush(bits: np.ndarray) -> np.ndarray:
@@ -72,3 +73,14 @@ def to_int(a: np.ndarray) -> np.ndarray:
         values = np.rint(_values(a)).astype(np.float64)
     clipped = np.clip(np.where(np.isnan(values), 0.0, values), -(2.0**31), 2.0**31 - 1)
     return clipped.astype(np.int64).astype(np.int32)
+
+
+def reciprocal(a: np.ndarray) -> np.ndarray:
+    """First approximation of 1 / a, from a table of the upper three fraction bits: 8 bits, no rounding."""
+    sign, exponent = a & _SIGN, (a & _EXPONENT) >> 23
+    # T / 256 * 2^-(exponent - 127) with T in 128 .. 255 is T / 128 * 2^(253 - exponent - 127)
+    table = _RECIPROCALS[a >> 20 & 7]
+    result = np.where(exponent < 253, (253 - exponent) << 23 | (table - 128) << 16, 0)
+    result = np.where(exponent == 0, _EXPONENT, result) | sign
+    nan = (a & _MAGNITUDE) > _EXPONENT
+    return np.where(nan, np.int32(QUIET_NAN), result).astype(np.int32, copy=False)

@@ -1,5 +1,7 @@
 """The operations of a dataflow lane on int32 arrays of 32-bit patterns."""
 
+from typing import assert_never
+
 import numpy as np
 
 from headrace.isa import DataflowOp
@@ -62,3 +64,15 @@ def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: int) -> np.ndar
             return fp.minimum(a, b)
         case DataflowOp.FMAX:
             return fp.maximum(a, b)
+        case DataflowOp.IAND:
+            return a & b
+        case DataflowOp.IOR:
+            return a | b
+        case DataflowOp.IXOR:
+            return a ^ b
+        case DataflowOp.ISHL:
+            return _low32(_wide(a) << (_wide(b) & 31))
+        case DataflowOp.FRCP:
+            return fp.reciprocal(a)
+        case _:
+            assert_never(op)

@@ -9,7 +9,7 @@ Use::
         out = m.read_ddr(out_address, out_bytes)               # result.end_value is the value of the last END
 
 `m.windows` (list of `Window`, in pages) and `m.scalars` (numpy uint32) may be set by the host before `run`; tests may
-look into `m.scratchpad`, `m.dataflow`, `m.ring` and `m.accumulators`.
+look into `m.scratchpad`, `m.dataflow`, `m.ring`, `m.kc` and `m.accumulators`.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.config import NpuConfig
-from headrace.isa import COMMAND_BYTES, Cause, Command, Engine, ScalarOp
+from headrace.isa import COMMAND_BYTES, Cause, Command, Dest, Engine, ScalarOp
 
 from . import decode, dma, passes
 from .dataflow import DataflowArray
 from .errors import Fault, RunError, SequenceError
-from .mac import Accumulators, mac
+from .mac import mac
 from .memory import Ddr, Window, windows_over
 from .ring import WeightRing
 from .scratchpad import Scratchpad
+from .tiles import Accumulators
 
 __all__ = ["GoldenMachine", "RunResult"]
 
@@ -45,7 +46,8 @@ class RunResult:
 class GoldenMachine:
     """Executes command images with the machine's exact results; time does not exist.
 
-    DDR is `ddr_bytes` bytes at byte address `ddr_base`, zero at first, as are scratchpad, column memories and contexts.
+    DDR is `ddr_bytes` bytes at byte address `ddr_base`, zero at first, as are scratchpad, column memories, contexts and
+    the table of group offset shifts (`kc`).
     After an error the memories a command writes are undefined where that command would have written.
     """
 
@@ -57,7 +59,8 @@ class GoldenMachine:
         self.scratchpad = Scratchpad(config)
         self.dataflow = DataflowArray(config)
         self.ring = WeightRing()
-        self.accumulators = Accumulators(config)
+        self.kc = np.zeros((config.kc_words, -(-config.cols // 8)), np.uint32)
+        self.accumulators = Accumulators()
         self.tokens = [0] * config.tokens
 
     @property
@@ -148,13 +151,14 @@ class GoldenMachine:
     def _dispatch(self, name: str, f: dict[str, int]) -> None:
         match name:
             case "LOAD":
-                dma.load(f, self.memory, self.scratchpad, self.dataflow)
+                tables = {Dest.COLUMN: self.dataflow.memory, Dest.CONTEXT: self.dataflow.contexts, Dest.KC: self.kc}
+                dma.load(f, self.memory, self.scratchpad, tables)
             case "STORE":
                 dma.store(f, self.memory, self.scratchpad)
             case "WEIGHT":
                 dma.weight(f, self.memory, self.ring, self.config)
             case "MAC":
-                mac(f, self.scratchpad, self.ring, self.accumulators, self.config)
+                mac(f, self.scratchpad, self.ring, self.kc, self.accumulators, self.config)
             case "EPILOGUE":
                 passes.epilogue(f, self.scratchpad, self.accumulators, self.dataflow, self.config)
             case "VECTOR":

@@ -6,23 +6,16 @@ from itertools import pairwise
 import numpy as np
 
 from headrace.config import NpuConfig
-from headrace.isa import DType
 
 from .dataflow import Beats, DataflowArray
 from .errors import SequenceError
-from .mac import Accumulators, TileShape
 from .scratchpad import Scratchpad, View
+from .streams import Clamp, beat_byte, read, write
+from .tiles import Accumulators, TileShape
 
 __all__ = ["epilogue", "vector"]
 
 Fields = Mapping[str, int]
-
-
-def _sink(f: Fields, view: View, x: np.ndarray) -> np.ndarray:
-    """What the sink makes of x: I8 clamp(x + zp, lo, hi), B32 x unchanged (int32)."""
-    if view.dtype == DType.B32:
-        return x
-    return np.minimum(np.maximum(x.astype(np.int64) + f["zp"], f["lo"]), f["hi"]).astype(np.int32)
 
 
 def epilogue(
@@ -36,39 +29,52 @@ def epilogue(
     """
     shape = TileShape.of(f, config)
     cols, lanes, blocks = config.cols, config.vector_lanes, config.acc_beats
-    dataflow.check(f["ctx"], f["wraps"], max(f["t_count"], f["t_last"]) * config.rows * blocks)
-    m = shape.pixels[:, None, None]  # every array below is [n, row, block, lane], broadcast
+    dataflow.check(f["ctx"], f["wraps"])
+    m = shape.pixels[:, None, None, None]  # every array below is [n, row, half, block, lane], broadcast
     block = np.arange(blocks)[:, None]
+    plane = np.arange(shape.n_tiles)[:, None, None, None, None] * shape.halves + np.arange(shape.halves)[:, None, None]
+    first = plane * cols + block * lanes  # channel
     within = block * lanes + np.arange(lanes)
-    n = np.arange(shape.n_tiles)[:, None, None, None]
-    channel = n * cols + within
-    used = (within < cols) & (m < f["m_count"])
-    used = used & (channel < f["channels"]) if f["channels"] else np.broadcast_to(used, (shape.n_tiles, *used.shape))
+    size = (shape.n_tiles, len(shape.pixels), shape.halves, blocks)
+    valid = within < cols
+    if f["channels"]:
+        valid = valid & (plane * cols + within < f["channels"])
+    valid = np.broadcast_to(valid, (*size, lanes))
+    real = m < f["m_count"]
 
-    x = np.zeros((shape.n_tiles, len(shape.pixels), blocks * lanes), np.int32)
-    x[:, :, :cols] = accumulators.take(shape)
+    x = np.zeros((*size[:3], blocks * lanes), np.int32)
+    x[..., :cols] = accumulators.take(shape)
     y = np.zeros(1, np.int32)
     if f["res_enable"]:
         res = View.of(f, "res_")
-        y = pad.read(res, m, channel * res.element_bytes, used)
-    idx = np.broadcast_to(f["idx_base"] + n * blocks + block, (*used.shape[:3], 1))
+        y = read(pad, res, m, beat_byte(res.dtype, first), valid & real)
     beats = Beats(
         x=x.reshape(-1, lanes),
-        y=np.broadcast_to(y, used.shape).reshape(-1, lanes),
-        idx=idx.reshape(-1),
-        lanes=used.reshape(-1, lanes),
-        number=np.arange(used.size // lanes),
+        y=np.broadcast_to(y, valid.shape).reshape(-1, lanes),
+        idx=np.broadcast_to(f["idx_base"] + plane * blocks + block, (*size, 1)).reshape(-1),
+        lanes=valid.reshape(-1, lanes),
+        number=np.arange(np.prod(size)),
     )
-    passes = [beats]
-    if dataflow.reduces(f["ctx"], f["wraps"]):  # a reduction starts afresh in every tile
-        ends = np.cumsum([shape.row_groups(t) for t in range(shape.m_tiles)] * shape.n_tiles) * config.rows * blocks
-        passes = [beats.select(slice(start, end)) for start, end in pairwise([0, *ends.tolist()])]
-    result = Beats.join([dataflow.run(part, f["ctx"], f["wraps"]) for part in passes])
-    out = View.of(f, "out_")
-    values, emitted = np.zeros(used.shape, np.int32), np.zeros(used.shape, bool)
-    values.reshape(-1, lanes)[result.number] = _sink(f, out, result.x)
+    result = _passes(f, shape, beats, dataflow, shape.halves * blocks)
+    values, emitted = np.zeros(valid.shape, np.int32), np.zeros(valid.shape, bool)
+    values.reshape(-1, lanes)[result.number] = result.x
     emitted.reshape(-1, lanes)[result.number] = result.lanes
-    pad.write(out, m, channel * out.element_bytes, values, emitted)
+    out = View.of(f, "out_")
+    write(pad, out, m, beat_byte(out.dtype, first), values, emitted & real, _clamp(f))
+
+
+def _passes(f: Fields, shape: TileShape, beats: Beats, dataflow: DataflowArray, row_beats: int) -> Beats:
+    """What the dataflow array makes of the beats of all tiles; a reduction starts afresh in every tile."""
+    if not dataflow.reduces(f["ctx"], f["wraps"]):
+        return dataflow.run(beats, f["ctx"], f["wraps"])
+    groups = [shape.row_groups(t) for t in range(shape.m_tiles)] * shape.n_tiles
+    ends = np.cumsum(groups) * shape.rows * row_beats
+    parts = [beats.select(slice(start, end)) for start, end in pairwise([0, *ends.tolist()])]
+    return Beats.join([dataflow.run(part, f["ctx"], f["wraps"]) for part in parts])
+
+
+def _clamp(f: Fields) -> Clamp:
+    return Clamp(f["zp"], f["lo"], f["hi"])
 
 
 def _steps(f: Fields, counts: tuple[int, ...], name: str) -> np.ndarray:
@@ -97,9 +103,8 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
         used = k[:, None] * lanes + np.arange(lanes) < f["channels"]
 
     def stream(name: str) -> np.ndarray:
-        view = View.of(f, f"{name}_")
-        byte = _steps(f, counts, f"{name}_dc")[:, None] + np.arange(lanes) * view.element_bytes
-        return pad.read(view, _steps(f, counts, f"{name}_dp")[:, None], byte, used)
+        pixel, byte = (_steps(f, counts, f"{name}_d{k}")[:, None] for k in "pc")
+        return read(pad, View.of(f, f"{name}_"), pixel, byte, used)
 
     y = stream("y") if f["y_enable"] else np.zeros((total, lanes), np.int32)
     beats = Beats(x=stream("x"), y=y, idx=f["idx_base"] + k, lanes=used, number=np.arange(total))
@@ -107,6 +112,5 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
     placed = tuple(f[f"m{i}"] for i in range(3))
     if len(result) != np.prod(placed):
         raise SequenceError(f"VECTOR emits {len(result)} beats, its output loops place {np.prod(placed)}")
-    out = View.of(f, "o_")
-    byte = _steps(f, placed, "o_dc")[:, None] + np.arange(lanes) * out.element_bytes
-    pad.write(out, _steps(f, placed, "o_dp")[:, None], byte, _sink(f, out, result.x), result.lanes)
+    pixel, byte = (_steps(f, placed, f"o_d{k}")[:, None] for k in "pc")
+    write(pad, View.of(f, "o_"), pixel, byte, result.x, result.lanes, _clamp(f))

@@ -10,9 +10,7 @@ from headrace.isa import Cause, DType
 
 from .errors import Fault
 
-__all__ = ["ELEMENT_BYTES", "Scratchpad", "View"]
-
-ELEMENT_BYTES = {DType.I8: 1, DType.B32: 4}
+__all__ = ["Scratchpad", "View"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +31,11 @@ class View:
         dtype = DType(fields.get(prefix + "type", DType.I8))
         return cls(**{n: fields[prefix + n] for n in names}, dtype=dtype)
 
-    @property
-    def element_bytes(self) -> int:
-        return ELEMENT_BYTES[self.dtype]
-
 
 class Scratchpad:
-    """R banks of `bank_words` words of W bytes, zero at first.
+    """R banks of `bank_words` words of W bytes with their activation shifts, zero at first.
 
-    `data` has shape [R, bank_words, W]; "flat" positions below are byte positions in it.
+    `data` has shape [R, bank_words, W], `ka` [R, bank_words]; "flat" positions below are byte positions in `data`.
     """
 
     def __init__(self, config: NpuConfig) -> None:
@@ -49,11 +43,22 @@ class Scratchpad:
         self._words = config.bank_words
         self._word_bytes = config.word_bytes
         self.data = np.zeros((self._banks, self._words, self._word_bytes), np.uint8)
+        self.ka = np.zeros((self._banks, self._words), np.uint8)
 
     @property
     def flat(self) -> np.ndarray:
         """All bytes, one dimension."""
         return self.data.reshape(-1)
+
+    def put(self, at: np.ndarray, values: np.ndarray | int) -> None:
+        """Write bytes at flat positions; the activation shifts of their words become 0."""
+        self.flat[at] = values
+        if self.ka.any():
+            self.ka.reshape(-1)[at // self._word_bytes] = 0
+
+    def put_shifts(self, at: np.ndarray, values: np.ndarray) -> None:
+        """Set the activation shifts of the words that hold flat positions."""
+        self.ka.reshape(-1)[at // self._word_bytes] = values
 
     def locate(self, view: View, pixel: np.ndarray, byte: np.ndarray, used: np.ndarray | None = None) -> np.ndarray:
         """Flat positions of channel bytes `byte` (c0 not yet added) of pixels `pixel` (nor p0), broadcast.
@@ -86,26 +91,3 @@ class Scratchpad:
         if p.size == 0 or c.size == 0 or (p.min() >= 0 and view.base + int(row.max()) + int(column.max()) < words):
             return flat, None, word
         return flat, (p < 0) | (word >= words), word
-
-    def read(self, view: View, pixel: np.ndarray, byte: np.ndarray, used: np.ndarray | None = None) -> np.ndarray:
-        """Elements (int32: I8 sign-extended, B32 as they are) at channel bytes `byte`; 0 where not `used`."""
-        if view.dtype == DType.B32:
-            raw = self.flat[self._element(view, pixel, byte, used)]
-            values = np.ascontiguousarray(raw).view("<i4")[..., 0]
-        else:
-            values = self.flat[self.locate(view, pixel, byte, used)].view(np.int8).astype(np.int32)
-        return values if used is None else np.where(used, values, np.int32(0))
-
-    def write(self, view: View, pixel: np.ndarray, byte: np.ndarray, values: np.ndarray, used: np.ndarray) -> None:
-        """Write elements (int32) where `used`; I8 keeps the low byte."""
-        used, values = np.broadcast_arrays(used, values)
-        if view.dtype == DType.B32:
-            at = self._element(view, pixel, byte, used)
-            raw = np.ascontiguousarray(values[..., None]).astype("<i4").view(np.uint8)
-            self.flat[at[used]] = raw[used]
-        else:
-            self.flat[self.locate(view, pixel, byte, used)[used]] = values[used].astype(np.uint8)
-
-    def _element(self, view: View, pixel: np.ndarray, byte: np.ndarray, used: np.ndarray | None) -> np.ndarray:
-        four = np.asarray(byte)[..., None] + np.arange(4)
-        return self.locate(view, np.asarray(pixel)[..., None], four, None if used is None else used[..., None])

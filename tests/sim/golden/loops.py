@@ -1,5 +1,6 @@
 """The commands once more, as plain loops over Python integers, written from the loop nests of their descriptions."""
 
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,60 +87,6 @@ def walk(f: Fields) -> list[tuple[int, int, int]]:
     ]
 
 
-def output_pixel(c: NpuConfig, f: Fields, mt: int, t: int, r: int) -> int:
-    i = 1 << f["ilv"]
-    return mt * f["t_count"] * c.rows + t // i * c.rows * i + r * i + t % i
-
-
-def activation(c: NpuConfig, spad: Any, f: Fields, n: int, m: int, entry: int, j: int) -> int:
-    """Code of byte j of the word a row of output pixel m sees in an entry."""
-    if m >= f["m_count"]:
-        return 0
-    if f["fold"]:
-        taps = c.word_bytes // 4
-        ky, block = divmod(entry, -(-f["kw"] // taps))
-        kx, q, byte = block * taps + j // 4, 0, j % 4
-    else:
-        ky, kx, q = entry // (f["kw"] * f["cw"]), entry // f["cw"] % f["kw"], entry % f["cw"]
-        byte = j
-    group = n // f["group_tiles"] if f["group_tiles"] else 0
-    iy = m // f["out_w"] * f["stride_y"] - f["pad_top"] + ky * f["dil_y"]
-    ix = m % f["out_w"] * f["stride_x"] - f["pad_left"] + kx * f["dil_x"]
-    if not (0 <= iy < f["in_h"] and 0 <= ix < f["in_w"]):
-        return signed(f["pad_value"], 8)
-    plane = (q + group * f["group_planes"]) * c.word_bytes
-    pixel = iy * f["in_w"] + ix
-    if f["fold"]:
-        pixel, part = divmod(pixel + f["in_p0"], c.word_bytes // 4)
-        return signed(int(spad[place(c, f | {"in_p0": 0}, "in_", pixel, 4 * part + byte)]), 8)
-    return signed(int(spad[place(c, f, "in_", pixel, plane + byte)]), 8)
-
-
-def mac_tiles(c: NpuConfig, spad: Any, f: Fields, entries: list[Any]) -> list[list[list[list[int]]]]:
-    """Accumulators [t][r][c] of every tile, in order; `entries` are taken from the front of the list."""
-    columns = -(-f["kw"] // (c.word_bytes // 4)) if f["fold"] else f["kw"] * f["cw"]
-    count = f["kh"] * columns
-    tiles = []
-    held = list(entries)
-    for n in range(f["n_tiles"]):
-        for mt in range(f["m_tiles"]):
-            groups = f["t_last"] if mt == f["m_tiles"] - 1 else f["t_count"]
-            acc = [[[0] * c.cols for _ in range(c.rows)] for _ in range(groups)]
-            for e in range(count):
-                weights = held[n * count + e] if f["hold"] else entries[e]
-                for t in range(groups):
-                    for r in range(c.rows):
-                        m = output_pixel(c, f, mt, t, r)
-                        for j in range(c.word_bytes):
-                            a = activation(c, spad, f, n, m, e, j)
-                            for col in range(c.cols):
-                                acc[t][r][col] += a * int(weights[col][j])
-            tiles.append(acc)
-            if not f["hold"] and (not f["replay"] or mt == f["m_tiles"] - 1):
-                del entries[:count]
-    return tiles
-
-
 @dataclass
 class Beat:
     """One beat; key is whatever the test wants to carry along."""
@@ -200,6 +147,22 @@ def _equal(op: DataflowOp, a: int, b: int) -> int:
     return (min if op == DataflowOp.FMIN else max)(values)
 
 
+def reciprocal(a: int) -> int:
+    """FRCP by its description, in floats that are exact."""
+    value = floating(a)
+    if value != value:
+        return 0x7FC00000
+    sign = a & 0x80000000
+    if value == 0:
+        return signed(sign | 0x7F800000, 32)
+    if abs(value) == float("inf"):
+        return signed(sign, 32)
+    half, exponent = math.frexp(abs(value))  # |a| = 2 half * 2^(exponent - 1)
+    table = (241, 216, 195, 178, 164, 152, 141, 132)[math.floor(8 * (2 * half - 1))]
+    result = math.ldexp(table / 256, 1 - exponent)
+    return signed(sign | (pattern(result) if result >= 2.0**-126 else 0), 32)
+
+
 def lane(op: DataflowOp, a: int, b: int, sh: int) -> int:
     """One lane operation on signed 32-bit integers."""
     match op:
@@ -226,6 +189,16 @@ def lane(op: DataflowOp, a: int, b: int, sh: int) -> int:
             out = to_int(floating(a))
         case DataflowOp.F2IC:
             out = min(max(to_int(floating(a)), signed(b, 16)), signed(b >> 16, 16))
+        case DataflowOp.IAND:
+            out = a & b
+        case DataflowOp.IOR:
+            out = a | b
+        case DataflowOp.IXOR:
+            out = a ^ b
+        case DataflowOp.ISHL:
+            out = a << (b & 31)
+        case DataflowOp.FRCP:
+            out = reciprocal(a)
         case _:
             out = float_op(op, a, b)
     return signed(out, 32)

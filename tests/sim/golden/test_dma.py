@@ -84,7 +84,7 @@ def test_weight_entries_are_padded_to_beats_and_repeated(name: str) -> None:
     m, _ = random_machine(config)
     run_ok(m, ("WEIGHT", {"ddr": DATA, "entries": 3, "repeat": 2, "tag": 9}))
     assert len(m.ring) == 6
-    codes = m.ring.take(6, 9, hold=False)
+    codes = m.ring.take(6, 9, hold=False).codes
     for i in range(6):
         at = DATA + i % 3 * config.entry_beats * config.axi_bytes
         expected = m.ddr[at : at + config.cols * config.word_bytes].reshape(config.cols, config.word_bytes)

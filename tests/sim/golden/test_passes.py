@@ -16,14 +16,13 @@ from .loops import (
     Fields,
     columns,
     fields_of,
-    mac_tiles,
-    output_pixel,
     read_element,
     run,
     run_ok,
     size,
     write_element,
 )
+from .mac_loops import Memories, mac_tiles, output_pixel
 
 Case = dict[str, Any]
 Op = DataflowOp
@@ -94,7 +93,7 @@ def test_epilogue_is_a_loop_over_beats(name: str, case: str) -> None:
         m.ddr[DATA + i * pitch :][: config.cols * config.word_bytes].view(np.int8).reshape(config.cols, -1)
         for i in range(2)
     ]
-    tiles = mac_tiles(config, spad, fields_of("MAC", **mac), list(codes))
+    tiles = mac_tiles(config, Memories(spad, [(entry, None) for entry in codes]), fields_of("MAC", **mac))
     beats = epilogue_beats(config, spad, f, tiles)
     used = contexts[f["ctx"] : f["ctx"] + f["wraps"] + 1]
     for beat in [beat for tile in beats for beat in columns(used, m.dataflow.memory.tolist(), tile)]:
