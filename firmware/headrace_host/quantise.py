@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_host.errors import ModelError
-from headrace_host.models.graph import Add, AvgPool, Conv2D, DepthwiseConv, FullyConnected, Graph, describe
+from headrace_host.models.graph import (
+    Activated,
+    Add,
+    AvgPool,
+    Conv2D,
+    DepthwiseConv,
+    FullyConnected,
+    Graph,
+    Tensor,
+    describe,
+)
 
 _INT32 = np.iinfo(np.int32)
 _MULTIPLIER_BITS = 20
@@ -70,13 +80,20 @@ def requantisation(graph: Graph, node: Conv2D | DepthwiseConv | FullyConnected) 
         raise ModelError(f"{describe(node)}: accumulator may reach {bound.max()}, beyond 32 bits; split the reduction")
     product = (source.scalar_scale * weight.scale).astype(np.float32)
     scale = (product / output.scalar_scale).astype(np.float32)
+    low, high = _codes(node, output)
     return RequantConstants(
         bias=folded.astype(np.int32),
         scale=np.broadcast_to(scale, (filters,)).copy(),
         zero_point=output.zero_point,
-        act_min=node.act_min,
-        act_max=node.act_max,
+        act_min=low,
+        act_max=high,
     )
+
+
+def _codes(node: Activated, output: Tensor) -> tuple[int, int]:
+    """Smallest and largest code of an activated output."""
+    low, high = (-8, 7) if output.dtype == "int4" else (-128, 127)
+    return max(node.act_min, low), min(node.act_max, high)
 
 
 def addition(graph: Graph, node: Add) -> AddConstants:
@@ -89,6 +106,7 @@ def addition(graph: Graph, node: Add) -> AddConstants:
         raise ModelError(f"{describe(node)}: input and output scales differ by more than 2**-10..2**8; requantise")
     shift = _MULTIPLIER_BITS - (math.frexp(largest)[1] - 1)
     ma, mb = (int(np.rint(np.ldexp(ratio, shift))) for ratio in ratios)
+    low, high = _codes(node, output)
     return AddConstants(
         ma=ma,
         mb=mb,
@@ -96,8 +114,8 @@ def addition(graph: Graph, node: Add) -> AddConstants:
         zp_a=a.zero_point,
         zp_b=b.zero_point,
         zero_point=output.zero_point,
-        act_min=node.act_min,
-        act_max=node.act_max,
+        act_min=low,
+        act_max=high,
     )
 
 

@@ -13,8 +13,8 @@ from headrace.isa import DType
 from headrace_host.compiler.layout import tensor_words
 from headrace_host.compiler.mapping import Mapping, map_layer
 from headrace_host.compiler.operands import Location, Memory, packed_pixels
-from headrace_host.compiler.packing import GroupScales
 from headrace_host.compiler.tiling import ConvShape, growing_strips, strip_rows
+from headrace_host.models.graph import GroupScales
 from headrace_host.quantise import AddConstants, RequantConstants
 
 __all__ = ["MacLayer", "MacPlan", "OutOfScratchpad", "interleave", "plan_layer"]

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from headrace.config import NpuConfig, Precision
 from headrace_host.compiler.depthwise import depthwise_cycles, depthwise_mode, pack_depthwise
 from headrace_host.compiler.grouping import Grouping
-from headrace_host.compiler.packing import GroupScales, entries_per_tile, entry_bytes, pack_weights, word_codes
+from headrace_host.compiler.packing import entries_per_tile, entry_bytes, pack_weights, word_codes
 from headrace_host.compiler.tiling import ConvShape
 from headrace_host.errors import CompileError
+from headrace_host.models.graph import GroupScales
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.config import NpuConfig
+from headrace_host.compiler.packing import pack_nibbles, unpack_nibbles
 from headrace_host.errors import CompileError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """A network input or output in DDR: int8 NHWC, each pixel padded with zeros to ``pixel_bytes``."""
+    """A network input or output in DDR: NHWC, each pixel padded with zeros to ``pixel_bytes``.
+
+    Values are int8 arrays; those of ``dtype`` int4 lie two a byte.
+    """
 
     name: str
     address: int
     shape: tuple[int, ...]
     pixel_bytes: int
+    dtype: str = "int8"
 
     @property
     def size(self) -> int:
@@ -29,13 +34,16 @@ class Binding:
         """``value`` as it lies in DDR; raise `CompileError` when it is another tensor than the network takes."""
         if value.shape != self.shape or value.dtype != np.int8:
             raise CompileError(f"tensor '{self.name}' is {value.dtype}{value.shape}, int8{self.shape} is needed")
-        pixels = np.zeros((*self.shape[:-1], self.pixel_bytes), np.int8)
-        pixels[..., : self.shape[-1]] = value
+        packed = pack_nibbles(value) if self.dtype == "int4" else value.view(np.uint8)
+        pixels = np.zeros((*self.shape[:-1], self.pixel_bytes), np.uint8)
+        pixels[..., : packed.shape[-1]] = packed
         return pixels.tobytes()
 
     def from_bytes(self, content: bytes) -> NDArray[np.int8]:
         """Inverse of `to_bytes`."""
         pixels = np.frombuffer(content, np.int8).reshape(*self.shape[:-1], self.pixel_bytes)
+        if self.dtype == "int4":
+            pixels = unpack_nibbles(pixels)
         return pixels[..., : self.shape[-1]]
 
 

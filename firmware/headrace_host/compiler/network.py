@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headrace.config import NpuConfig
-from headrace.isa import COMMAND_BYTES
+from headrace.config import NpuConfig, Precision
+from headrace.isa import COMMAND_BYTES, DType
 from headrace_host import quantise
 from headrace_host.allocate import DdrAllocator, ScratchpadAllocator
 from headrace_host.compiler.constants import ConstantStore, DdrImage
@@ -16,7 +16,7 @@ from headrace_host.compiler.fuse import Unit, Work, plan_work
 from headrace_host.compiler.mac_layer import MacLayer, MacLowering, OutOfScratchpad
 from headrace_host.compiler.model import Binding, CompiledModel, Layer, Window
 from headrace_host.compiler.operands import Location, Memory
-from headrace_host.compiler.packing import FOLD_PIXEL_BYTES, entry_bytes, fold_taps
+from headrace_host.compiler.packing import FOLD_PIXEL_BYTES, element_bytes, entry_bytes, fold_taps
 from headrace_host.compiler.programs import Step, add_steps, average_steps, maximum_steps
 from headrace_host.compiler.stream import DDR_GRANULE, Planned, Recorder, TokenAssigner, schedule
 from headrace_host.compiler.tiling import ConvShape
@@ -119,24 +119,27 @@ class _Attempt:
         location = self._location(name)
         pixel_bytes = location.channels
         users = [unit.node for unit in self._work.units if name in self._work.activations(self._graph, unit)]
-        if users and all(isinstance(n, Conv2D) and _conv_shape(self._graph, n).folds(config) for n in users):
+        whole = tensor.dtype == "int8" and bool(users)
+        if whole and all(isinstance(n, Conv2D) and _conv_shape(self._graph, n).folds(config) for n in users):
             pixel_bytes, location.packed = FOLD_PIXEL_BYTES, fold_taps(config)
             location.pixels, location.channels = -(-location.pixels // location.packed), config.word_bytes
             location.shift = 0
         location.ddr = self._activations.allocate(location.pixels * location.channels, name)
-        return Binding(name=name, address=location.ddr, shape=tensor.shape, pixel_bytes=pixel_bytes)
+        return Binding(name=name, address=location.ddr, shape=tensor.shape, pixel_bytes=pixel_bytes, dtype=tensor.dtype)
 
     def _output(self, name: str) -> Binding:
         """The binding of a network output, or of what the host computes it from."""
         host = {node.output: node.inputs[0] for node in self._work.host}
         name = host.get(name, name)
         location = self._locations[self._work.resolve(name)]
+        tensor = self._graph.tensors[name]
         assert location.ddr is not None
         return Binding(
             name=name,
             address=location.ddr,
-            shape=self._graph.tensors[name].shape,
-            pixel_bytes=self._graph.tensors[name].shape[-1],
+            shape=tensor.shape,
+            pixel_bytes=element_bytes(_element(tensor), tensor.shape[-1]),
+            dtype=tensor.dtype,
         )
 
     def _location(self, name: str) -> Location:
@@ -145,7 +148,8 @@ class _Attempt:
         if name not in self._locations:
             tensor = self._graph.tensors[name]
             channels = tensor.shape[-1]
-            self._locations[name] = Location(name, tensor.size // channels, channels, self._shift(name))
+            width = element_bytes(_element(tensor), channels)
+            self._locations[name] = Location(name, tensor.size // channels, width, self._shift(name))
         return self._locations[name]
 
     def _shift(self, name: str) -> int:
@@ -206,12 +210,17 @@ class _Attempt:
             output=output,
             pad_value=graph.tensors[node.inputs[0]].zero_point,
             pooled=self._pooled(unit),
+            precision=_precision(graph, node),
+            group_scales=graph.tensors[node.inputs[1]].group_scales,
+            output_type=_element(graph.tensors[unit.output]),
         )
         if unit.add is None:
             return layer
         first = unit.add.inputs[0] != node.output
         residual = self._location(unit.add.inputs[0] if first else unit.add.inputs[1])
-        return replace(layer, residual=residual, add=quantise.addition(graph, unit.add), residual_first=first)
+        kind = _element(graph.tensors[residual.name])
+        add = quantise.addition(graph, unit.add)
+        return replace(layer, residual=residual, residual_type=kind, add=add, residual_first=first)
 
     def _pooled(self, unit: Unit) -> bool:
         """Whether the unit that runs next pools this one's output."""
@@ -290,7 +299,7 @@ class _Attempt:
             indices = [i for i, command in enumerate(commands) if command.label == label]
             read = sum(_read_bytes(self._config, commands[i]) for i in indices)
             written = sum(_walk_bytes(commands[i].values) for i in indices if commands[i].name == "STORE")
-            precision = "A8W8" if info.macs else "int8"
+            precision = _precision(self._graph, info.node).name if info.macs else "int8"
             layers.append(
                 Layer(
                     name=info.node.name,
@@ -312,6 +321,19 @@ class _Attempt:
         return tuple(layers)
 
 
+def _element(tensor: Tensor) -> DType:
+    """How elements of an activation lie in memory."""
+    return DType.I4 if tensor.dtype == "int4" else DType.I8
+
+
+def _precision(graph: Graph, node: Node) -> Precision:
+    """Operand widths of a multiplying node."""
+    source, weight = (graph.tensors[name] for name in node.inputs[:2])
+    if weight.dtype != "int4":
+        return Precision.A8W8
+    return Precision.A4W4 if source.dtype == "int4" else Precision.A8W4
+
+
 def _walk_bytes(values: dict[str, int]) -> int:
     return values["n0"] * values.get("n1", 1) * values.get("n2", 1) * values.get("n3", 1)
 
@@ -320,7 +342,8 @@ def _read_bytes(config: NpuConfig, command: Planned) -> int:
     if command.name == "LOAD":
         return _walk_bytes(command.values)
     if command.name == "WEIGHT":
-        return command.values["entries"] * command.values.get("repeat", 1) * entry_bytes(config)
+        size = entry_bytes(config, scales=bool(command.values.get("scales", 0)))
+        return command.values["entries"] * command.values.get("repeat", 1) * size
     return 0
 
 

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.config import NpuConfig, Precision
 from headrace.isa import DType
+from headrace_host.models.graph import GroupScales
 
 FOLD_PIXEL_BYTES = 4
 """Channel bytes that each folded kernel column takes of a word."""
 
 GROUP_CODES = 32
 """4-bit weights of a group that shares its scales."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GroupScales:
-    """Scales of a layer's groups, as the architecture's group scales.
-
-    ``sd`` [filters, groups] uint8, ``sm`` alike int8, ``kc`` [filters] 0..7. In A8W8, where only the activation
-    shifts apply, all three are None. Groups are those of the packed reduction, so channels must fill whole words
-    unless the kernel is 1x1.
-    """
-
-    sd: NDArray[np.uint8] | None = None
-    sm: NDArray[np.int8] | None = None
-    kc: NDArray[np.uint8] | None = None
 
 
 def word_codes(config: NpuConfig, precision: Precision) -> int:
@@ -74,6 +59,12 @@ def pack_nibbles(codes: NDArray[np.int8 | np.uint8]) -> NDArray[np.uint8]:
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), codes.dtype)], axis=-1)
     low, high = codes[..., 0::2].view(np.uint8) & 15, codes[..., 1::2].view(np.uint8) & 15
     return (low | high << 4).astype(np.uint8)
+
+
+def unpack_nibbles(content: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Signed 4-bit codes of bytes along the last axis, the inverse of `pack_nibbles` for an even number."""
+    pairs = np.stack([content << 4 >> 4, content >> 4], axis=-1)
+    return pairs.reshape(*content.shape[:-1], 2 * content.shape[-1])
 
 
 def pack_weights(

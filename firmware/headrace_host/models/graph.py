@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from headrace_host.errors import ModelError
 
-DTYPES = {"int8": np.dtype(np.int8), "int32": np.dtype(np.int32), "float32": np.dtype(np.float32)}
+DTYPES = {
+    "int8": np.dtype(np.int8),
+    "int4": np.dtype(np.int8),  # codes -8..7, one an element here, two a byte in memory
+    "int32": np.dtype(np.int32),
+    "float32": np.dtype(np.float32),
+}
 
 
 class Padding(NamedTuple):
@@ -35,6 +40,20 @@ NO_PADDING = Padding()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class GroupScales:
+    """Scales of groups of 32 4-bit weights of a multiplying node: what the array's group scales take.
+
+    ``sd`` [filters, groups] uint8, ``sm`` alike int8, ``kc`` [filters] 0..7. With INT8 weights, where only activation
+    shifts apply, all three are None. Groups follow the packed reduction: channels must fill whole scratchpad words
+    unless the kernel is 1x1.
+    """
+
+    sd: NDArray[np.uint8] | None = None
+    sm: NDArray[np.int8] | None = None
+    kc: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tensor:
     """One tensor.
 
@@ -48,6 +67,7 @@ class Tensor:
     scale: NDArray[np.float32]
     zero_point: int = 0
     data: NDArray[np.generic] | None = None
+    group_scales: GroupScales | None = None
 
     @property
     def size(self) -> int:
@@ -224,6 +244,10 @@ def _check_tensor(tensor: Tensor) -> None:
         raise ModelError(f"tensor '{tensor.name}': scales must be positive finite numbers")
     if tensor.dtype == "int8" and not -128 <= tensor.zero_point <= 127:
         raise ModelError(f"tensor '{tensor.name}': zero point {tensor.zero_point} does not fit int8")
+    if tensor.dtype == "int4":
+        extremes = (tensor.zero_point, *(() if tensor.data is None else (tensor.data.min(), tensor.data.max())))
+        if not all(-8 <= int(code) <= 7 for code in extremes):
+            raise ModelError(f"tensor '{tensor.name}': zero point or codes do not fit int4")
     if tensor.data is not None and (tensor.data.shape != tensor.shape or tensor.data.dtype != DTYPES[tensor.dtype]):
         raise ModelError(f"tensor '{tensor.name}': data is {tensor.data.dtype}{tensor.data.shape}, not as declared")
 
@@ -272,6 +296,7 @@ def _check_scaled(graph: Graph, node: Node, need: Callable[[bool, str], None]) -
     weight, bias = graph.tensors[node.inputs[1]], graph.tensors[node.inputs[2]]
     filters = graph.tensors[node.output].shape[-1]
     need(weight.data is not None and bias.data is not None, "weight and bias must be constants")
-    need(weight.dtype == "int8" and weight.zero_point == 0, "weights must be int8 with zero point 0")
+    need(weight.dtype in ("int8", "int4") and weight.zero_point == 0, "weights must be int8 or int4, zero point 0")
+    need(weight.dtype == "int4" or graph.tensors[node.inputs[0]].dtype != "int4", "INT4 inputs need INT4 weights")
     need(weight.scale.size in (1, filters), f"has {weight.scale.size} weight scales for {filters} channels")
     need(bias.dtype == "int32" and bias.shape == (filters,), f"bias must be {filters} int32 values")
