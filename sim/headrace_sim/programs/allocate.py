@@ -8,6 +8,8 @@ import numpy.typing as npt
 from headrace.config import NpuConfig
 from headrace.isa import DType
 
+from .streams import element_bits
+
 __all__ = ["Ddr", "NoRoom", "OnChip", "Tensor"]
 
 
@@ -19,7 +21,7 @@ class NoRoom(Exception):
 class Tensor:
     """A view whose words are its own: `pixels` pixels of `channels` bytes, from byte `c0`, in `planes` planes.
 
-    `dtype` is the type of its elements; `channels` counts bytes.
+    `dtype` is the type of its elements; `channels` counts bytes. `shifted`: its words may have activation shifts.
     """
 
     base: int
@@ -31,6 +33,7 @@ class Tensor:
     planes: int
     c0: int = 0
     dtype: DType = DType.I8
+    shifted: bool = False
 
     def view(self, prefix: str = "", *, typed: bool = False) -> dict[str, int]:
         """The view's fields in a command."""
@@ -71,18 +74,24 @@ class OnChip:
         self._config = config
         self._rng = rng
         self._spad = _Intervals(config.bank_words)
-        self._column_words = _Intervals(config.column_words)
+        self._column_words = [_Intervals(config.column_words) for _ in range(config.columns)]
+        self._offset_shifts = _Intervals(config.kc_words)
         self._contexts = _Intervals(config.contexts)
         for tensor in keep:
             self._spad.remove(tensor.base, tensor.base + tensor.planes * tensor.plane)
 
-    def snapshot(self) -> tuple[list[tuple[int, int]], ...]:
-        """What is free, for `restore`."""
-        return tuple(list(i.free) for i in (self._spad, self._column_words, self._contexts))
+    @property
+    def _places(self) -> list[_Intervals]:
+        return [self._spad, self._contexts, self._offset_shifts, *self._column_words]
 
-    def restore(self, free: tuple[list[tuple[int, int]], ...]) -> None:
+    def snapshot(self) -> list[list[tuple[int, int]]]:
+        """What is free, for `restore`."""
+        return [list(place.free) for place in self._places]
+
+    def restore(self, free: list[list[tuple[int, int]]]) -> None:
         """Undo every allocation since the snapshot."""
-        self._spad.free, self._column_words.free, self._contexts.free = (list(f) for f in free)
+        for place, before in zip(self._places, free):
+            place.free = list(before)
 
     def tensor(self, *, pixels: int, channels: int, dtype: DType = DType.I8, aligned: bool = False) -> Tensor:
         """Room for a tensor with a random layout; `aligned`: its channels start on a word."""
@@ -91,18 +100,24 @@ class OnChip:
         p0 = int(rng.integers(0, 4)) if rng.random() < 0.3 else 0
         c0 = 0
         if not aligned and rng.random() < 0.25:
-            size = 4 if dtype == DType.B32 else 1
+            size = max(1, element_bits(dtype) // 8)
             c0 = int(rng.integers(0, config.word_bytes // size + 1)) * size
         planes = -(-(c0 + channels) // config.word_bytes)
         words = -(-(p0 + pixels) // (config.rows << shift)) << shift
         plane = words + (int(rng.integers(0, 3)) if rng.random() < 0.3 else 0)
         base = self._spad.take(rng, planes * plane)
-        place = {"base": base, "plane": plane, "shift": shift, "p0": p0, "c0": c0}
-        return Tensor(**place, pixels=pixels, channels=channels, planes=planes, dtype=dtype)
+        return Tensor(
+            base=base, plane=plane, shift=shift, p0=p0, c0=c0,
+            pixels=pixels, channels=channels, planes=planes, dtype=dtype,
+        )  # fmt: skip
 
-    def column_words(self, count: int) -> int:
-        """First of `count` words, the same in every column."""
-        return self._column_words.take(self._rng, count)
+    def column_words(self, column: int, count: int) -> int:
+        """First of `count` words of a column's memory."""
+        return self._column_words[column].take(self._rng, count)
+
+    def offset_shifts(self, count: int) -> int:
+        """First of `count` words of the table of group offset shifts."""
+        return self._offset_shifts.take(self._rng, count)
 
     def contexts(self, count: int) -> int:
         """First of `count` contexts."""

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.config import NpuConfig
-from headrace.isa import CONTEXT_WORDS, Dest, encode_context
+from headrace.isa import CONTEXT_WORDS, Dest, MemIndex, encode_context
 
-from .allocate import Ddr, OnChip, Tensor
+from .allocate import Ddr, NoRoom, OnChip, Tensor
 from .chains import Chain
 from .operation import Operation, Patch
 from .space import Ids, Space, unite
@@ -47,11 +47,20 @@ class Layer:
 
 @dataclass(frozen=True)
 class PlacedChain:
-    """A chain in contexts ctx .. ctx + wraps; `columns` are the column memory elements it reads."""
+    """A chain in contexts ctx .. ctx + wraps; `columns` are the column memory elements it reads.
+
+    `across`: emitted beats have all lanes valid.
+    """
 
     ctx: int
     wraps: int
     columns: Ids
+    across: bool
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """Fields of the command that uses it."""
+        return {"ctx": self.ctx, "wraps": self.wraps}
 
 
 class Builder:
@@ -70,6 +79,7 @@ class Builder:
         self.registers = registers
         self.layer = Layer("")
         self._unit = 0
+        self._contexts: list[tuple[int, int]] = []  # first and count of the layer's contexts
 
     def new_unit(self) -> None:
         """Commands made from now on are kept or dropped together when a failing program is reduced."""
@@ -82,23 +92,33 @@ class Builder:
         """A random integer of low..high."""
         return int(self.rng.integers(low, high + 1))
 
+    def chain_length(self, most: int) -> int:
+        """A random number of stages, at most what all contexts hold."""
+        return self.pick(1, min(most, self.config.columns * self.config.contexts))
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether a column memory may hold a table of 256 elements a lane, not too large for DDR."""
+        return self.config.column_words >= 256 and self.config.vector_lanes <= 16
+
     def make(
         self,
         name: str,
         fields: dict[str, int],
         *,
-        columns: Ids | None = None,
+        chain: PlacedChain | None = None,
         patches: tuple[Patch, ...] = (),
     ) -> Operation:
-        """A command of the current unit, not yet in the layer."""
+        """A command of the current unit, not yet in the layer; `chain`: what its contexts do."""
         fields = {k: int(v) for k, v in fields.items()}
-        operation = Operation.make(self.space, name, fields, columns=columns, patches=patches)
+        columns, across = (None, False) if chain is None else (chain.columns, chain.across)
+        operation = Operation.make(self.space, name, fields, columns=columns, across=across, patches=patches)
         operation.unit = self._unit
         return operation
 
-    def emit(self, name: str, fields: dict[str, int], *, columns: Ids | None = None) -> Operation:
+    def emit(self, name: str, fields: dict[str, int]) -> Operation:
         """A command as an atom of its own."""
-        operation = self.make(name, fields, columns=columns)
+        operation = self.make(name, fields)
         self.layer.atoms.append(Atom([operation]))
         return operation
 
@@ -111,18 +131,24 @@ class Builder:
             self.emit("LOAD", view | {"n0": tail * tensor.pixels, "pix_bytes": tail, "fill": 1, "fill_value": value})
 
     def load_elements(self, dest: Dest, element: int, words: npt.NDArray[np.uint32]) -> None:
-        """32-bit words from DDR to consecutive elements of column memories or contexts."""
+        """32-bit words from DDR to consecutive elements of column memories, contexts or group offset shifts."""
         data = words.tobytes()
         address = self.ddr.place_input(len(data), align=4)
         self.ddr.put(address, data)
         self.emit("LOAD", {"ddr": address, "n0": len(data), "dest": dest, "element": element, "pix_bytes": 4})
 
-    def place(self, chain: Chain, *, idx_base: int) -> PlacedChain:
-        """Load a chain's contexts and vectors, spread over columns and, where longer than S, over sub-passes."""
+    def place(self, chain: Chain, *, idx_base: int, beats: int) -> PlacedChain:
+        """Load a chain's contexts and vectors, spread over columns and, where longer than S, over sub-passes.
+
+        Raises:
+            NoRoom: also when a pass of so many beats cannot wrap.
+        """
         config = self.config
-        positions = self._positions(len(chain.stages))
+        positions = self._positions(
+            len(chain.stages), most_passes=config.contexts if beats <= config.gasket_beats else 1
+        )
         wraps = max(positions, default=0) // config.columns
-        ctx = self.chip.contexts(wraps + 1)
+        ctx = self._take_contexts(wraps + 1)
         contexts = np.zeros((wraps + 1, config.columns, CONTEXT_WORDS), np.uint32)
         reads: list[Ids] = []
         for position, stage in zip(positions, chain.stages):
@@ -130,20 +156,36 @@ class Builder:
             context = dict(stage.context)
             if stage.memory is not None:
                 count = len(stage.memory)
-                offset = idx_base if context.get("mem_index") else 0
-                word = self.chip.column_words(count + offset)
+                offset = idx_base if context.get("mem_index") == MemIndex.IDX else 0
+                word = self.chip.column_words(column, count + offset)
                 context["mem_base"] = word
                 first = (column * config.column_words + word + offset) * config.vector_lanes
                 self.load_elements(Dest.COLUMN, first, stage.memory.ravel())
                 reads.append(self.space.column_word(column, word + offset + np.arange(count)))
             contexts[sub_pass, column] = encode_context(**{k: int(v) for k, v in context.items()})
         self.load_elements(Dest.CONTEXT, ctx * config.columns * CONTEXT_WORDS, contexts.ravel())
-        return PlacedChain(ctx, wraps, unite(reads))
+        return PlacedChain(ctx, wraps, unite(reads), chain.across)
 
-    def _positions(self, stages: int) -> list[int]:
+    def _positions(self, stages: int, *, most_passes: int) -> list[int]:
         columns = self.config.columns
         passes = max(1, -(-stages // columns))
-        if self.chance(0.15):
+        if passes > most_passes:
+            raise NoRoom
+        if passes < most_passes and self.chance(0.15):
             passes += 1
         places = self.rng.choice(passes * columns, stages, replace=False)
         return sorted(int(i) for i in places)
+
+    def _take_contexts(self, count: int) -> int:
+        """First of `count` contexts: new ones, or those of an earlier command of this layer."""
+        used = [first for first, size in self._contexts if size >= count]
+        if used and self.chance(0.2):
+            return used[self.pick(0, len(used) - 1)]
+        try:
+            first = self.chip.contexts(count)
+        except NoRoom:
+            if not used:
+                raise
+            return used[-1]
+        self._contexts.append((first, count))
+        return first

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from headrace.isa import DataflowOp, Reduce, Source
+from headrace.isa import DataflowOp, DType, MemIndex, Reduce, Source
 
-__all__ = ["ANY", "Chain", "Interval", "Stage", "convolution_chain", "random_chain", "random_words"]
+__all__ = ["ANY", "BOUNDS", "Chain", "Interval", "Stage", "convolution_chain", "random_chain", "random_words"]
 
 Op = DataflowOp
 Words = npt.NDArray[np.uint32]
@@ -15,7 +15,10 @@ Words = npt.NDArray[np.uint32]
 INT32 = (-(2**31), 2**31 - 1)
 IMUL_LIMIT = 2**24
 IDIVR_LIMIT = 2**24 - 1
-_SWAPPABLE = {Op.IADD, Op.ISUB, Op.IMUL, Op.IMIN, Op.IMAX, Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX}
+_INTEGER = {Op.IADD, Op.ISUB, Op.IMUL, Op.IMIN, Op.IMAX, Op.IAND, Op.IOR, Op.IXOR}
+_SWAPPABLE = _INTEGER | {Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX}
+_FLOAT = {Op.F2I, Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX, Op.FRCP}
+_TABLE = 256  # elements of a lane's table
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Interval:
 
 
 ANY = Interval(*INT32)
+BOUNDS = {
+    DType.I4: Interval(-8, 7),
+    DType.I8: Interval(-128, 127),
+    DType.U8: Interval(0, 255),
+    DType.I16: Interval(-(2**15), 2**15 - 1),
+    DType.BF16: ANY,
+    DType.B32: ANY,
+}
 
 
 def _interval(*values: int) -> Interval:
@@ -48,10 +59,14 @@ class Stage:
 
 @dataclass
 class Chain:
-    """Stages in beat order; `reduction` is the product of the repeats, `x` bounds the result."""
+    """Stages in beat order; `reduction` is the product of the repeats, `x` bounds the result.
+
+    `across`: some reduction merges the lanes, so that emitted beats have all of them.
+    """
 
     stages: list[Stage] = field(default_factory=list)
     reduction: int = 1
+    across: bool = False
     x: Interval = ANY
     y: Interval = Interval(0, 0)
 
@@ -75,42 +90,58 @@ def _bits(value: float) -> int:
 
 
 def convolution_chain(
-    rng: np.random.Generator, *, blocks: int, lanes: int, bound: int, residual: bool, zero_point: int
+    rng: np.random.Generator,
+    *,
+    blocks: int,
+    lanes: int,
+    bound: int,
+    sink: DType,
+    residual: DType | None,
+    zero_point: int,
 ) -> Chain:
-    """Bias, scale, round and clamp as quantised convolutions need them; with `residual` the fixed-point addition of a
-    quantised tensor y: (x ma + (y - zero) mb + 2^(sh-1)) >> sh."""
+    """Bias and scale, then for a BF16 sink the sum with the residual y, otherwise round and clamp as quantised
+    convolutions need them, and the fixed-point addition of y: (x ma + (y - zero) mb + 2^(sh-1)) >> sh."""
     bias = rng.integers(-bound // 4 - 1, bound // 4 + 1, (blocks, lanes)).astype(np.int32).view(np.uint32)
     typical = 40.0 / max(bound / 8, 1.0)
     scale = (typical * rng.uniform(0.5, 2.0, (blocks, lanes))).astype(np.float32).view(np.uint32)
+    stages = [
+        Stage({"op": Op.IADD, "a": Source.X, "b": Source.MEM, "mem_index": MemIndex.IDX}, bias),
+        Stage({"op": Op.I2F, "a": Source.X}),
+        Stage({"op": Op.FMUL, "a": Source.X, "b": Source.MEM, "mem_index": MemIndex.IDX}, scale),
+    ]
+    if sink == DType.BF16:
+        if residual is not None:
+            as_float = [] if residual == DType.BF16 else [Stage({"op": Op.I2F, "a": Source.Y, "dst": 1})]
+            stages += [*as_float, Stage({"op": Op.FADD, "a": Source.X, "b": Source.Y})]
+        return Chain(stages=stages)
+    return Chain(stages=stages + _rounding(rng, residual is not None, zero_point))
+
+
+def _rounding(rng: np.random.Generator, residual: bool, zero_point: int) -> list[Stage]:
     low, high = (-128 - zero_point, 127 - zero_point) if residual else tuple(np.sort(rng.integers(-300, 300, 2)))
     limits = (int(low) & 0xFFFF) | (int(high) & 0xFFFF) << 16
-    stages = [
-        Stage({"op": Op.IADD, "a": Source.X, "b": Source.MEM, "mem_index": 1}, bias),
-        Stage({"op": Op.I2F, "a": Source.X}),
-        Stage({"op": Op.FMUL, "a": Source.X, "b": Source.MEM, "mem_index": 1}, scale),
-        Stage({"op": Op.F2IC, "a": Source.X, "b": Source.IMM, "imm": limits})
-        if rng.random() < 0.7
-        else Stage({"op": Op.F2I, "a": Source.X}),
+    clamp = Stage({"op": Op.F2IC, "a": Source.X, "b": Source.IMM, "imm": limits})
+    if not residual:
+        return [clamp if rng.random() < 0.7 else Stage({"op": Op.F2I, "a": Source.X})]
+    shift = int(rng.integers(8, 14))
+    one, two = (int(v) for v in rng.integers(1 << (shift - 1), 1 << shift, 2))
+    return [
+        clamp,
+        Stage({"op": Op.ISUB, "a": Source.Y, "b": Source.IMM, "imm": zero_point & 0xFFFFFFFF, "dst": 1}),
+        Stage({"op": Op.IMUL, "a": Source.X, "b": Source.IMM, "imm": one}),
+        Stage({"op": Op.IMUL, "a": Source.Y, "b": Source.IMM, "imm": two, "dst": 1}),
+        Stage({"op": Op.IADD, "a": Source.X, "b": Source.Y}),
+        Stage({"op": Op.ISHR, "a": Source.X, "b": Source.IMM, "imm": 1 << (shift - 1), "sh": shift}),
     ]
-    if residual:
-        stages[3] = Stage({"op": Op.F2IC, "a": Source.X, "b": Source.IMM, "imm": limits})
-        shift = int(rng.integers(8, 14))
-        one, two = (int(v) for v in rng.integers(1 << (shift - 1), 1 << shift, 2))
-        stages += [
-            Stage({"op": Op.ISUB, "a": Source.Y, "b": Source.IMM, "imm": zero_point & 0xFFFFFFFF, "dst": 1}),
-            Stage({"op": Op.IMUL, "a": Source.X, "b": Source.IMM, "imm": one}),
-            Stage({"op": Op.IMUL, "a": Source.Y, "b": Source.IMM, "imm": two, "dst": 1}),
-            Stage({"op": Op.IADD, "a": Source.X, "b": Source.Y}),
-            Stage({"op": Op.ISHR, "a": Source.X, "b": Source.IMM, "imm": 1 << (shift - 1), "sh": shift}),
-        ]
-    return Chain(stages=stages)
 
 
 class _Random:
     """Builds one random chain, tracking bounds of x and y."""
 
-    def __init__(self, rng: np.random.Generator, blocks: int, lanes: int, x: Interval, y: Interval) -> None:
-        self.rng, self.blocks, self.lanes = rng, blocks, lanes
+    def __init__(
+        self, rng: np.random.Generator, blocks: int, lanes: int, x: Interval, y: Interval, tables: bool
+    ) -> None:
+        self.rng, self.blocks, self.lanes, self.tables = rng, blocks, lanes, tables
         self.chain = Chain(x=x, y=y)
 
     def stage(self) -> None:
@@ -120,6 +151,8 @@ class _Random:
         if op in (Op.IMUL, Op.IDIVR) and a_bound.magnitude > IDIVR_LIMIT:
             op = Op(int(self.rng.choice([Op.IADD, Op.ISHR, Op.FMAX, Op.F2IC])))
         context: dict[str, int] = {"op": op, "a": a, "dst": int(self.rng.random() < 0.2)}
+        if self.rng.random() < 0.1:  # no effect without a reduction
+            context |= {"across": 1, "repeat": int(self.rng.integers(0, 1 << 16))}
         result, memory = self._operand(context, op, a_bound)
         if op == Op.ISHR:
             context["sh"] = int(self.rng.integers(0, 20))
@@ -129,14 +162,19 @@ class _Random:
             result = _interval(-result.high, -result.low) if op == Op.ISUB else result
         self._finish(context, memory, result)
 
-    def reduce(self, repeat: int) -> None:
-        """Append a reduction of `repeat` beats."""
+    def reduce(self, repeat: int, *, across: bool) -> None:
+        """Append a reduction of `repeat` beats, `across`: and over the lanes."""
         kind = Reduce(int(self.rng.integers(1, 4)))
         a, bound = self._stream() if self.rng.random() < 0.3 else (Source.X, self.chain.x)
         absent = repeat == 1 and self.rng.random() < 0.5  # a repeat of 0 counts as 1
         context: dict[str, int] = {"op": Op.PASS, "a": a, "reduce": kind, "repeat": 0 if absent else repeat}
-        result = _interval(bound.low * repeat, bound.high * repeat) if kind == Reduce.SUM else bound
+        context |= {"across": int(across), "dst": int(self.rng.random() < 0.1)}
+        values = repeat * (self.lanes if across else 1)
+        result = _interval(bound.low * values, bound.high * values, 0) if kind == Reduce.SUM else bound
+        if across and kind != Reduce.SUM:
+            result = ANY  # the neutral value where all lanes are invalid
         self.chain.reduction *= repeat
+        self.chain.across |= across
         self._finish(context, None, result)
 
     def divide(self, count: int) -> None:
@@ -170,15 +208,15 @@ class _Random:
         context["b"] = source
         if stream is not None:
             return self._bound(op, a, stream), None
-        indexed = source == Source.MEM and self.rng.random() < 0.7
-        words = self._constants(context, op, a, (self.blocks if indexed else 1, self.lanes))
+        index, count = self._index() if source == Source.MEM else (MemIndex.NONE, 1)
+        words = self._constants(context, op, a, (count, self.lanes))
         signed = words.view(np.int32).astype(np.int64)
         memory = words if source == Source.MEM else None
         if source == Source.IMM:
             words = np.full_like(words, words[0, 0])
             signed = words.view(np.int32).astype(np.int64)
             context["imm"] = int(words[0, 0])
-        context["mem_index"] = int(indexed)
+        context["mem_index"] = index
         b = Interval(int(signed.min()), int(signed.max()))
         if op == Op.F2IC:
             return Interval(-(2**15), 2**15 - 1), memory
@@ -186,6 +224,12 @@ class _Random:
             bound = (a.magnitude * b.high >> context["sh"]) + 1
             return _interval(-bound, bound), memory
         return self._bound(op, a, b), memory
+
+    def _index(self) -> tuple[MemIndex, int]:
+        """How the column's memory is indexed, and how many words are."""
+        if self.tables and self.rng.random() < 0.2:
+            return (MemIndex.X if self.rng.random() < 0.6 else MemIndex.Y), _TABLE
+        return (MemIndex.IDX, self.blocks) if self.rng.random() < 0.7 else (MemIndex.NONE, 1)
 
     def _constants(self, context: dict[str, int], op: Op, a: Interval, shape: tuple[int, int]) -> Words:
         if op == Op.F2IC:
@@ -198,7 +242,7 @@ class _Random:
         if op == Op.IMUL:
             scale = 1 << int(self.rng.integers(1, 24))
             return self.rng.integers(-scale, scale, shape).astype(np.int32).view(np.uint32)
-        kinds = ["float", "bits"] if op >= Op.FADD else ["int", "int", "bits"]
+        kinds = ["float", "bits"] if op in _FLOAT else ["int", "int", "bits"]
         return random_words(self.rng, shape, str(self.rng.choice(kinds)))
 
     @staticmethod
@@ -217,6 +261,11 @@ class _Random:
             return Interval(min(a.low, b.low), min(a.high, b.high))
         if op == Op.IMAX:
             return Interval(max(a.low, b.low), max(a.high, b.high))
+        if op == Op.IAND and max(a.low, b.low) >= 0:
+            return Interval(0, min(i.high for i in (a, b) if i.low >= 0))
+        if op in (Op.IAND, Op.IOR, Op.IXOR):
+            power = 1 << max(v.bit_length() for v in (a.low, a.high, b.low, b.high))
+            return _interval(-power, power - 1)
         return ANY
 
 
@@ -229,15 +278,20 @@ def random_chain(
     x: Interval,
     y: Interval,
     repeats: tuple[int, ...] = (),
+    across: bool = False,
+    tables: bool = False,
 ) -> Chain:
-    """`length` random operations with a reduction for each of `repeats` among them; `blocks` vectors are indexed."""
-    builder = _Random(rng, blocks, lanes, x, y)
+    """`length` random operations with a reduction for each of `repeats` among them; `blocks` vectors are indexed.
+
+    `across`: reductions may merge the lanes; `tables`: a column memory has room for a table.
+    """
+    builder = _Random(rng, blocks, lanes, x, y, tables)
     places = sorted(int(i) for i in rng.integers(0, length + 1, len(repeats)))
     pending = list(repeats)
     for position in range(length + 1):
         while pending and places[len(repeats) - len(pending)] <= position:
             repeat = pending.pop(0)
-            builder.reduce(repeat)
+            builder.reduce(repeat, across=across and rng.random() < 0.6)
             if rng.random() < 0.3:
                 builder.divide(repeat)
         if position < length:

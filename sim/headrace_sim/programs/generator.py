@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.config import NpuConfig
-from headrace.isa import COMMAND_BYTES, DType
+from headrace.isa import COMMAND_BYTES
 
 from .allocate import Ddr, NoRoom, OnChip, Tensor
 from .builder import Atom, Builder, Layer
@@ -150,7 +150,7 @@ def _kind(build: Builder, sources: tuple[Tensor, ...]) -> Callable[[Builder], No
     draw = build.rng.random()
     source = sources[build.pick(0, len(sources) - 1)] if sources and build.chance(0.5) else None
     if draw < 0.45:
-        suits = source is not None and source.dtype == DType.I8 and not source.c0
+        suits = source is not None and not source.c0
         return lambda b: convolution(b, source if suits else None)
     if draw < 0.8:
         return lambda b: vector(b, source)

@@ -46,15 +46,18 @@ class Operation:
         fields: dict[str, int],
         *,
         columns: Ids | None = None,
+        across: bool = False,
         patches: tuple[Patch, ...] = (),
     ) -> "Operation":
-        """Complete the fields with defaults and enumerate the footprint; `columns`: column memory read by contexts.
+        """Complete the fields with defaults and enumerate the footprint.
+
+        `columns`: column memory read by contexts; `across`: contexts merge lanes.
 
         Raises:
             ValueError: when the machine would report an address out of range.
         """
         complete = {f.name: default(BY_NAME[name], f) for f in BY_NAME[name].fields} | fields
-        reads, writes = footprint(space, name, complete)
+        reads, writes = footprint(space, name, complete, across=across)
         registers = [space.scalar(p.register) for p in patches]
         reads = unite([reads, *registers, *([] if columns is None else [columns])])
         return cls(name=name, fields=complete, reads=reads, writes=writes, patches=patches)

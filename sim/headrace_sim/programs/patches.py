@@ -2,9 +2,8 @@
 
 from headrace.isa import ScalarOp
 
-from .builder import Atom, Builder
+from .builder import Atom, Builder, PlacedChain
 from .operation import Operation, Patch
-from .space import Ids
 
 __all__ = ["RESERVED", "emit_patched", "patched", "patched_weight"]
 
@@ -13,12 +12,12 @@ _WORD = 1 << 32
 _POSITIONS = ("p0", "x_p0", "o_p0", "out_p0", "in_p0")
 
 
-def emit_patched(build: Builder, name: str, fields: dict[str, int], *, columns: Ids | None = None) -> None:
+def emit_patched(build: Builder, name: str, fields: dict[str, int], *, chain: PlacedChain | None = None) -> None:
     """Emit a command as an atom, sometimes after SCALAR commands that hold parts of its operands."""
-    build.layer.atoms.append(Atom(patched(build, name, fields, columns=columns)))
+    build.layer.atoms.append(Atom(patched(build, name, fields, chain=chain)))
 
 
-def patched(build: Builder, name: str, fields: dict[str, int], *, columns: Ids | None = None) -> list[Operation]:
+def patched(build: Builder, name: str, fields: dict[str, int], *, chain: PlacedChain | None = None) -> list[Operation]:
     """A command, sometimes with its address or a pixel taken from scalar registers, and the SCALARs before it."""
     candidates: dict[str, tuple[int, int]] = {}
     if "ddr" in fields:
@@ -34,7 +33,7 @@ def patched(build: Builder, name: str, fields: dict[str, int], *, columns: Ids |
             if all(p.register != register for p in patches):
                 operations += _set_scalar(build, register, value)
                 patches.append(Patch(field, register, value, shift))
-    operations.append(build.make(name, fields, columns=columns, patches=tuple(patches)))
+    operations.append(build.make(name, fields, chain=chain, patches=tuple(patches)))
     return operations
 
 

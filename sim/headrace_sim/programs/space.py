@@ -19,16 +19,19 @@ def unite(parts: Iterable[Ids]) -> Ids:
 
 
 class Space:
-    """Resource ids of a machine and its DDR image: scratchpad bytes, then 32-bit elements of column memories, 32-bit
-    elements of contexts, scalar registers, and bytes of DDR [ddr_base, ddr_base + ddr_bytes)."""
+    """Resource ids of a machine and its DDR image: scratchpad bytes, then activation shifts of scratchpad words, 32-bit
+    elements of column memories, of contexts and of group offset shifts, scalar registers, and bytes of DDR
+    [ddr_base, ddr_base + ddr_bytes)."""
 
     def __init__(self, config: NpuConfig, *, ddr_base: int, ddr_bytes: int) -> None:
         self.config = config
         self.ddr_base = ddr_base
         self.ddr_bytes = ddr_bytes
-        self._columns = config.spad_bytes
+        self._shifts = config.spad_bytes
+        self._columns = self._shifts + config.rows * config.bank_words
         self._contexts = self._columns + config.columns * config.column_words * config.vector_lanes
-        self._scalars = self._contexts + config.contexts * config.columns * 4
+        self._offset_shifts = self._contexts + config.contexts * config.columns * 4
+        self._scalars = self._offset_shifts + config.kc_words * -(-config.cols // 8)
         self._ddr = self._scalars + config.scalars
 
     @property
@@ -47,20 +50,28 @@ class Space:
         Raises:
             ValueError: when the machine would report RANGE.
         """
+        ids: Ids = (
+            self._word(fields, prefix, pixel, channel) * self.config.word_bytes + channel % self.config.word_bytes
+        )
+        return ids
+
+    def shift(self, fields: dict[str, int], prefix: str, pixel: Ids, channel: Ids) -> Ids:
+        """Ids of the activation shifts of the words that hold channel bytes of pixels; otherwise as `spad`."""
+        return self._shifts + self._word(fields, prefix, pixel, channel)
+
+    def with_shifts(self, ids: Ids) -> Ids:
+        """Ids of scratchpad bytes, and of the activation shifts of their words."""
+        return unite([ids, self._shifts + ids // self.config.word_bytes])
+
+    def _word(self, fields: dict[str, int], prefix: str, pixel: Ids, channel: Ids) -> Ids:
         config = self.config
         s = 1 << fields[f"{prefix}shift"]
-        word_bytes = config.word_bytes
-        address = (
-            fields[f"{prefix}base"]
-            + channel // word_bytes * fields[f"{prefix}plane"]
-            + pixel // (s * config.rows) * s
-            + pixel % s
-        )
+        plane = channel // config.word_bytes * fields[f"{prefix}plane"]
+        address = fields[f"{prefix}base"] + plane + pixel // (s * config.rows) * s + pixel % s
         if address.size and (address.max() >= config.bank_words or pixel.min() < 0 or channel.min() < 0):
             raise ValueError("view reaches outside the scratchpad")
-        bank = pixel // s % config.rows
-        ids: Ids = (bank * config.bank_words + address) * word_bytes + channel % word_bytes
-        return ids
+        word: Ids = pixel // s % config.rows * config.bank_words + address
+        return word
 
     def column(self, element: Ids) -> Ids:
         """Ids of flat column memory elements."""
@@ -74,12 +85,16 @@ class Space:
 
     def context(self, element: Ids) -> Ids:
         """Ids of flat context elements."""
-        return self._within(element, self._contexts, self._scalars)
+        return self._within(element, self._contexts, self._offset_shifts)
 
     def context_number(self, context: int) -> Ids:
         """Ids of every column's words of one context."""
         count = self.config.columns * 4
         return self.context(context * count + np.arange(count))
+
+    def offset_shift(self, element: Ids) -> Ids:
+        """Ids of flat elements of the table of group offset shifts."""
+        return self._within(element, self._offset_shifts, self._scalars)
 
     def scalar(self, register: int) -> Ids:
         """Id of a scalar register."""

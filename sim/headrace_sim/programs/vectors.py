@@ -1,6 +1,6 @@
 """Random VECTOR passes: elementwise over one or two streams, and reductions, with random loops and layouts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,13 +9,12 @@ from headrace.isa import DType
 
 from .allocate import NoRoom, Tensor
 from .builder import Builder
-from .chains import Interval, random_chain
+from .chains import BOUNDS, Interval, random_chain
 from .patches import emit_patched
+from .streams import SOURCES, beat_bytes, stream_bytes, stream_elements
 from .transfers import load_tensor, store_tensor
 
-__all__ = ["vector"]
-
-_BOUNDS = {DType.I8: Interval(-128, 127), DType.B32: Interval(-(2**31), 2**31 - 1)}
+__all__ = ["random_sink", "random_type", "vector"]
 
 
 @dataclass(frozen=True)
@@ -36,65 +35,84 @@ def vector(build: Builder, source: Tensor | None) -> None:
     build.new_unit()
     lanes = build.config.vector_lanes
     x = source if source is not None else _stream(build)
-    elements = x.channels // _size(x.dtype)
+    elements = stream_elements(x.dtype, x.channels, lanes)
+    if not elements:
+        raise NoRoom
     blocks = -(-elements // lanes) if elements % lanes == 0 or build.chance(0.7) else max(1, elements // lanes)
     loops = _loops(build, x, blocks)
     repeats, emitted = _split(loops)
-    y = _like(build, x) if build.chance(0.5) else None
+    y = _like(build, x, elements) if build.chance(0.5) else None
+    across = build.chance(0.4)
     chain = random_chain(
         build.rng,
-        length=build.pick(1, build.config.columns + 1),
+        length=build.chain_length(build.config.columns + 1),
         blocks=blocks,
         lanes=lanes,
-        x=_BOUNDS[x.dtype],
-        y=_BOUNDS[y.dtype] if y is not None else Interval(0, 0),
-        repeats=repeats,
+        x=BOUNDS[x.dtype],
+        y=BOUNDS[y.dtype] if y is not None else Interval(0, 0),
+        repeats=(*repeats, *((1,) if across and build.chance(0.5) else ())),
+        across=across,
+        tables=build.chance(0.5) and build.has_tables,
     )
     idx_base = build.pick(0, 3) if build.chance(0.3) else 0
     build.new_unit()
-    placed = build.place(chain, idx_base=idx_base)
-    if placed.wraps and int(np.prod([loop.count for loop in loops])) > build.config.gasket_beats:
-        raise NoRoom
+    placed = build.place(chain, idx_base=idx_base, beats=int(np.prod([loop.count for loop in loops])))
     partial = elements < blocks * lanes or build.chance(0.2)
     channels = min(elements, blocks * lanes) if partial else 0
-    out, out_fields = _output(build, emitted, channels or blocks * lanes)
-    fields = _input_fields(build, loops, x, y) | out_fields
-    fields |= {"ctx": placed.ctx, "wraps": placed.wraps, "idx_base": idx_base, "channels": channels}
-    low, high = (-128, 127) if build.chance(0.6) else sorted((build.pick(-128, 127), build.pick(-128, 127)))
-    fields |= {"zp": build.pick(-128, 127), "lo": low, "hi": high}
-    emit_patched(build, "VECTOR", fields, columns=placed.columns)
+    out, out_fields = _output(build, emitted, blocks * lanes if chain.across else channels or blocks * lanes)
+    if build.chance(0.1) and out.pixels <= 36:
+        build.fill(out)  # so that it can be compared when only its activation shifts are written
+        out = replace(out, shifted=True)
+        out_fields["o_type"] = DType.KA
+    elif any(loop.kind == "channel" and loop.reduced for loop in loops):
+        build.fill(out)
+    fields = _input_fields(build, loops, x, y) | out_fields | placed.fields
+    fields |= {"idx_base": idx_base, "channels": channels} | random_sink(build, out.dtype)
+    emit_patched(build, "VECTOR", fields, chain=placed)
     kinds = ", ".join(f"{loop.kind} {loop.count}{' reduced' if loop.reduced else ''}" for loop in loops)
-    build.layer.description = f"vector {x.dtype.name}{' and y' if y else ''} over {kinds} to {out.dtype.name}"
+    sink = DType(fields["o_type"]).name
+    build.layer.description = f"vector {x.dtype.name}{f' and {y.dtype.name}' if y else ''} over {kinds} to {sink}"
     build.new_unit()
     store_tensor(build, out)
     build.layer.results.append(out)
 
 
-def _size(dtype: DType) -> int:
-    return 4 if dtype == DType.B32 else 1
+def random_type(build: Builder) -> DType:
+    """A type of stream elements: often I8."""
+    return SOURCES[build.pick(0, len(SOURCES) - 1)] if build.chance(0.7) else DType.I8
+
+
+def random_sink(build: Builder, dtype: DType) -> dict[str, int]:
+    """Zero point and limits for a sink of that type."""
+    low, high = (-8, 7) if dtype == DType.I4 else (0, -1) if dtype == DType.U8 else (-128, 127)
+    if build.chance(0.4):
+        low, high = sorted((build.pick(-128, 127), build.pick(-128, 127)))
+        if dtype == DType.U8:  # limits are taken modulo 256
+            low, high = sorted((low, high), key=lambda v: v % 256)
+    return {"zp": build.pick(-128, 127) if build.chance(0.6) else 0, "lo": low, "hi": high}
 
 
 def _stream(build: Builder) -> Tensor:
-    dtype = DType.B32 if build.chance(0.35) else DType.I8
-    elements = build.pick(1, 4 * build.config.vector_lanes)
+    dtype, lanes = random_type(build), build.config.vector_lanes
+    elements = build.pick(1, 4 * lanes)
     pixels = build.pick(1, 36)
     if build.chance(0.15):  # longer than the longest pass between epilogues
-        pixels, elements = build.pick(100, 400), build.pick(1, 2 * build.config.vector_lanes)
-    tensor = build.chip.tensor(pixels=pixels, channels=elements * _size(dtype), dtype=dtype)
+        pixels, elements = build.pick(100, 400), build.pick(1, 2 * lanes)
+    tensor = build.chip.tensor(pixels=pixels, channels=stream_bytes(dtype, elements, lanes), dtype=dtype)
     load_tensor(build, tensor)
     return tensor
 
 
-def _like(build: Builder, x: Tensor) -> Tensor:
-    dtype = x.dtype if build.chance(0.6) else DType(1 - x.dtype)
-    channels = x.channels // _size(x.dtype) * _size(dtype)
+def _like(build: Builder, x: Tensor, elements: int) -> Tensor:
+    dtype = x.dtype if build.chance(0.5) else random_type(build)
+    channels = stream_bytes(dtype, elements, build.config.vector_lanes)
     tensor = build.chip.tensor(pixels=x.pixels, channels=channels, dtype=dtype)
     load_tensor(build, tensor)
     return tensor
 
 
 def _loops(build: Builder, x: Tensor, blocks: int) -> list[_Loop]:
-    """Loops, innermost first, in random order; a prefix of them may be reduced, never the channel loop."""
+    """Loops, innermost first, in random order; a prefix of them may be reduced."""
     pixels = x.pixels if build.chance(0.7) else build.pick(1, x.pixels)
     divisors = [d for d in range(1, pixels + 1) if pixels % d == 0]
     inner = int(build.rng.choice(divisors))
@@ -104,7 +122,7 @@ def _loops(build: Builder, x: Tensor, blocks: int) -> list[_Loop]:
     loops = [loops[i] for i in order]
     if build.chance(0.5):
         prefix = [loop.kind for loop in loops].index("channel")
-        reduced = build.pick(0, prefix)
+        reduced = build.pick(0, prefix if build.chance(0.6) else len(loops))
         loops = [_Loop(loop.kind, loop.count, i < reduced) for i, loop in enumerate(loops)]
     return loops
 
@@ -131,9 +149,9 @@ def _input_fields(build: Builder, loops: list[_Loop], x: Tensor, y: Tensor | Non
     for i, loop in zip(positions, loops):
         fields[f"n{i}"] = loop.count
         if loop.kind == "channel":
-            fields |= {"idx_loop": i, f"x_dc{i}": lanes * _size(x.dtype)}
+            fields |= {"idx_loop": i, f"x_dc{i}": beat_bytes(x.dtype, lanes)}
             if y is not None:
-                fields[f"y_dc{i}"] = lanes * _size(y.dtype)
+                fields[f"y_dc{i}"] = beat_bytes(y.dtype, lanes)
         else:
             fields |= {f"x_dp{i}": steps[loop.kind], f"y_dp{i}": 0 if broadcast else steps[loop.kind]}
     return fields
@@ -145,9 +163,11 @@ def _output(build: Builder, emitted: list[_Loop], elements: int) -> tuple[Tensor
     Pixels that share a channel block follow each other in the order in which they are emitted.
     """
     lanes = build.config.vector_lanes
-    dtype = DType.B32 if build.chance(0.35) else DType.I8
+    dtype = random_type(build)
+    if all(loop.kind != "channel" for loop in emitted):
+        elements = lanes  # of the last channel block
     pixels = int(np.prod([loop.count for loop in emitted if loop.kind != "channel"]))
-    out = build.chip.tensor(pixels=pixels, channels=elements * _size(dtype), dtype=dtype)
+    out = build.chip.tensor(pixels=pixels, channels=stream_bytes(dtype, elements, lanes), dtype=dtype)
     loops = [loop for loop in emitted if loop.count > 1 or build.chance(0.5)]
     merged = [[loop.kind == "channel", loop.count] for loop in loops]
     if build.chance(0.5):
@@ -159,7 +179,7 @@ def _output(build: Builder, emitted: list[_Loop], elements: int) -> tuple[Tensor
     for i, (channel, count) in enumerate(merged):
         fields[f"m{i}"] = count
         if channel:
-            fields[f"o_dc{i}"] = lanes * _size(dtype)
+            fields[f"o_dc{i}"] = beat_bytes(dtype, lanes)
         else:
             fields[f"o_dp{i}"] = step
             step *= count

@@ -3,20 +3,22 @@
 import numpy as np
 import pytest
 
-from headrace.config import machine
-from headrace.isa import BY_NAME, DataflowOp, Dest
+from headrace.config import Precision, machine
+from headrace.isa import BY_NAME, CONTEXT_FIELDS, CONTEXT_WORDS, DataflowOp, Dest, DType, MemIndex, Reduce
 from headrace.isa.assembler import Program
-from headrace_sim.programs import plan_program, random_program
+from headrace.isa.check import problems
+from headrace_sim.programs import Case, plan_program, random_program
 from headrace_sim.programs.backends import GoldenBackend
 from headrace_sim.programs.compare import differences
+from headrace_sim.programs.machines import ODD, find
 from headrace_sim.programs.shrink import shrink
 
-MACHINES = ["tiny", "odd", "thin", "base"]
+MACHINES = [*ODD, "tiny", "odd", "thin", "base"]
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_golden_runs_programs_without_error(name: str) -> None:
-    config = machine(name)
+    config = find(name)
     backend = GoldenBackend(config)
     for seed in range(12):
         case = random_program(config, seed)
@@ -40,22 +42,58 @@ def test_high_addresses() -> None:
     assert GoldenBackend(config).run(case).error is None
 
 
-def test_every_option_is_used() -> None:
-    """Sixty programs of two machines use every command and every field that is not reserved."""
-    seen: dict[tuple[str, str], set[int]] = {}
-    operations: set[int] = set()
-    for name in ("odd", "base"):
-        config = machine(name)
+@pytest.mark.parametrize("name", [*ODD, "base"])
+def test_programs_pass_the_checker(name: str) -> None:
+    config = find(name)
+    for seed in range(10):
+        program = Program.from_image(random_program(config, seed).image)
+        for problem in problems(program, config):
+            patched = problem.index < len(program) and program[problem.index][1]["patch0"]
+            assert patched, f"seed {seed}: {problem}"  # values of patched fields are the machine's to check
+
+
+class _Seen:
+    """Values of every command field and context field in some programs, and combinations of a MAC's options."""
+
+    def __init__(self) -> None:
+        self.fields: dict[tuple[str, str], set[int]] = {}
+        self.contexts: dict[str, set[int]] = {}
+        self.macs: set[tuple[int, ...]] = set()
+        self.types: set[tuple[str, int, int]] = set()
+
+    def add(self, case: Case) -> None:
+        for command, fields in Program.from_image(case.image):
+            for key, value in fields.items():
+                self.fields.setdefault((command.name, key), set()).add(value)
+            if command.name == "LOAD" and fields["dest"] == Dest.CONTEXT and not fields["patch0"]:
+                self._add_contexts(case, fields)
+            if command.name == "MAC":
+                options = ("mode", "fold", "depthwise", "scales", "act_unsigned", "weight_unsigned")
+                self.macs.add(tuple(fields[name] for name in options))
+            if command.name == "VECTOR":
+                self.types.add(("VECTOR", fields["x_type"], fields["o_type"]))
+            if command.name == "EPILOGUE":
+                self.types.add(("EPILOGUE", fields["res_type"], fields["out_type"]))
+
+    def _add_contexts(self, case: Case, fields: dict[str, int]) -> None:
+        first = fields["ddr"] - case.ddr_base
+        for at in range(first, first + fields["n0"], 4 * CONTEXT_WORDS):
+            bits = int.from_bytes(case.ddr[at : at + 4 * CONTEXT_WORDS].tobytes(), "little")
+            for f in CONTEXT_FIELDS:
+                self.contexts.setdefault(f.name, set()).add(bits >> f.offset & ((1 << f.width) - 1))
+
+
+@pytest.fixture(scope="module")
+def seen() -> _Seen:
+    """What thirty programs of each of five machines use."""
+    seen = _Seen()
+    for name in ("odd", "base", "pair", "five", "scaled"):
         for seed in range(30):
-            case = random_program(config, seed)
-            for command, fields in Program.from_image(case.image):
-                for key, value in fields.items():
-                    seen.setdefault((command.name, key), set()).add(value)
-                if command.name == "LOAD" and fields["dest"] == Dest.CONTEXT and not fields["patch0"]:
-                    first = fields["ddr"] - case.ddr_base
-                    operations |= set((case.ddr[first : first + fields["n0"] : 16] & 63).tolist())
-    assert operations >= set(DataflowOp)
-    always_equal = {"opcode", "reserved", "mode", "scales", "weight_unsigned", "act_unsigned"}
+            seen.add(random_program(find(name), seed))
+    return seen
+
+
+def test_every_command_field_is_used(seen: _Seen) -> None:
     not_used = {
         ("WEIGHT", "signal"),
         ("SCALAR", "signal"),
@@ -68,11 +106,33 @@ def test_every_option_is_used() -> None:
     for command in BY_NAME.values():
         for f in command.fields:
             unused = f.name.startswith("patch") and command.name == "SCALAR"
-            if f.name in always_equal or unused or (command.name, f.name) in not_used or command.name == "END":
+            always_equal = f.name in ("opcode", "reserved")
+            if always_equal or unused or (command.name, f.name) in not_used or command.name == "END":
                 continue
-            assert len(seen[command.name, f.name]) > 1, (
-                f"{command.name}.{f.name} is always {seen[command.name, f.name]}"
-            )
+            values = seen.fields[command.name, f.name]
+            assert len(values) > 1, f"{command.name}.{f.name} is always {values}"
+
+
+def test_every_context_field_is_used(seen: _Seen) -> None:
+    assert seen.contexts["op"] >= set(DataflowOp)
+    assert seen.contexts["mem_index"] >= set(MemIndex)
+    assert seen.contexts["reduce"] >= set(Reduce)
+    assert all(len(values) > 1 for values in seen.contexts.values())
+
+
+def test_every_kind_of_mac_is_used(seen: _Seen) -> None:
+    for mode in Precision:
+        for option in ("fold", "scales", "act_unsigned", "weight_unsigned"):
+            at = ("mode", "fold", "depthwise", "scales", "act_unsigned", "weight_unsigned").index(option)
+            for value in (0, 1):
+                assert any(mac[0] == mode and mac[at] == value for mac in seen.macs), (mode, option, value)
+    assert any(mac[2] for mac in seen.macs)
+
+
+def test_every_element_type_is_used(seen: _Seen) -> None:
+    for command in ("VECTOR", "EPILOGUE"):
+        assert {source for name, source, _ in seen.types if name == command} == set(DType) - {DType.KA}
+        assert {sink for name, _, sink in seen.types if name == command} == set(DType)
 
 
 def test_shrink_keeps_what_fails() -> None:
