@@ -13,19 +13,19 @@ from amaranth.lib.wiring import In, Out
 
 from headrace.config import index_bits
 from headrace.interfaces import SPAD_LATENCY, SpadBankRead
-from headrace.mac.entries import fold_pixels
 from headrace.mac.jobs import step_layout
+from headrace.mac.words import fold_pixels
 from headrace.memory.fifo import StreamFifo
 
 __all__ = ["Gather", "access_layout", "vector_layout"]
 
 
-def access_layout(*, rows: int, bank_words: int, word_bytes: int, accs: int) -> data.StructLayout:
+def access_layout(*, rows: int, bank_words: int, word_bytes: int, accs: int, taps: int) -> data.StructLayout:
     """One word for every row, or, when pixels are folded, the first and then the second of two consecutive words.
 
     rows: whether the row needs this word, and where it is; shift: pixels of four bytes to drop from the first word;
     inside: which pixels of the result are in the input, others become `pad`, or zero with `zero`.
-    second, final: second word of a pair; last access of the step.
+    second, final: second word of a pair; last access of the vector. missing: the word is beyond the reduction.
     """
     pixels = fold_pixels(word_bytes)
     row = data.StructLayout(
@@ -39,13 +39,29 @@ def access_layout(*, rows: int, bank_words: int, word_bytes: int, accs: int) -> 
         }
     )
     return data.StructLayout(
-        {"rows": data.ArrayLayout(row, rows), "second": 1, "final": 1, "pad": 8, "step": step_layout(accs=accs)}
+        {
+            "rows": data.ArrayLayout(row, rows),
+            "second": 1,
+            "final": 1,
+            "missing": 1,
+            "pad": 8,
+            "step": step_layout(accs=accs, taps=taps),
+        }
     )
 
 
-def vector_layout(*, rows: int, word_bytes: int, accs: int) -> data.StructLayout:
-    """Operands of one step: a word of 2K bytes for every row."""
-    return data.StructLayout({"words": data.ArrayLayout(8 * word_bytes, rows), "step": step_layout(accs=accs)})
+def vector_layout(*, rows: int, word_bytes: int, accs: int, taps: int) -> data.StructLayout:
+    """A word of 2K bytes for every row with its activation shift, and where it belongs.
+
+    ka: 0 outside the input and beyond m_count; that of the vector before for a missing word, whose group ends there.
+    """
+    return data.StructLayout(
+        {
+            "words": data.ArrayLayout(8 * word_bytes, rows),
+            "ka": data.ArrayLayout(3, rows),
+            "step": step_layout(accs=accs, taps=taps),
+        }
+    )
 
 
 class Gather(wiring.Component):
@@ -60,12 +76,12 @@ class Gather(wiring.Component):
 
     DEPTH = 8
 
-    def __init__(self, *, rows: int, bank_words: int, word_bytes: int, accs: int) -> None:
+    def __init__(self, *, rows: int, bank_words: int, word_bytes: int, accs: int, taps: int) -> None:
         self._rows = rows
         self._word_bytes = word_bytes
         self._bank_words = bank_words
-        self._access = access_layout(rows=rows, bank_words=bank_words, word_bytes=word_bytes, accs=accs)
-        self._vector = vector_layout(rows=rows, word_bytes=word_bytes, accs=accs)
+        self._access = access_layout(rows=rows, bank_words=bank_words, word_bytes=word_bytes, accs=accs, taps=taps)
+        self._vector = vector_layout(rows=rows, word_bytes=word_bytes, accs=accs, taps=taps)
         super().__init__(
             {
                 "access": In(stream.Signature(self._access)),
@@ -121,16 +137,25 @@ class Gather(wiring.Component):
         m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
         arrived, complete = stages[SPAD_LATENCY], stages[SPAD_LATENCY + 1]
         banks = Signal(data.ArrayLayout(8 * self._word_bytes, self._rows))
+        shifts = Signal(data.ArrayLayout(3, self._rows))
+        ka = Signal(data.ArrayLayout(3, self._rows))  # of the words that arrived
+        last_ka = Signal(data.ArrayLayout(3, self._rows))  # of the last vector
         m.d.comb += [banks[b].eq(port.data) for b, port in enumerate(self.banks)]
+        m.d.comb += [shifts[b].eq(port.ka) for b, port in enumerate(self.banks)]
+        with m.If(complete.push):
+            m.d.sync += last_ka.eq(fifo.i.payload.ka)
         m.d.comb += [fifo.i.valid.eq(complete.push), fifo.i.payload.step.eq(complete.access.step)]
         for r in range(self._rows):
             pair = Signal(data.ArrayLayout(8 * self._word_bytes, 2), name=f"pair_{r}")
             with m.If(arrived.served[r]):
+                m.d.sync += ka[r].eq(shifts[arrived.access.rows[r].bank])
                 with m.If(arrived.access.second):
                     m.d.sync += pair[1].eq(banks[arrived.access.rows[r].bank])
                 with m.Else():
                     m.d.sync += pair[0].eq(banks[arrived.access.rows[r].bank])
             row = complete.access.rows[r]
+            outside = Mux(complete.access.missing, last_ka[r], 0)
+            m.d.comb += fifo.i.payload.ka[r].eq(Mux(row.inside.any(), ka[r], outside))
             fill = Mux(row.zero, 0, complete.access.pad)
             word = Signal(8 * self._word_bytes, name=f"word_{r}")
             m.d.comb += word.eq(pair.as_value() >> (row.shift << 5))

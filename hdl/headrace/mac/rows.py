@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -69,7 +69,8 @@ class RowWalker(wiring.Component):
         pixel = in_p0 + iy * in_w + ix;  valid = m < m_count
 
     `tile` offers the oldest finished table; while it is valid `row` is the table's entry `t`, combinational, for all
-    rows. Transferring `tile` frees the table. There are two tables and one group is written a cycle, so that a tile's
+    rows, and `contiguous` tells that their pixels are neighbours: stride_x = 1, I = 1, one output row, below m_count.
+    Transferring `tile` frees the table. There are two tables and one group is written a cycle, so that a tile's
     table is filled while the tile before it computes.
 
     Nothing is divided: at the start of a job a walk over m = 0 .. (R-1)*I + 1 finds every row's start and the distance
@@ -87,6 +88,7 @@ class RowWalker(wiring.Component):
                 "tile": Out(stream.Signature(tile_layout(accs=accs))),
                 "t": In(index_bits(accs)),
                 "row": Out(data.ArrayLayout(ROW, rows)),
+                "contiguous": Out(1),
             }
         )
 
@@ -114,6 +116,13 @@ class RowWalker(wiring.Component):
                     m.next = "IDLE"
         self._tables(m, job, steps, current, start, restart, write, finished)
         return m
+
+    def _neighbours(self, m: Module, job: Any, current: list[Any], last_valid: Value) -> Value:
+        """Whether the rows' pixels follow each other in one output row, all valid."""
+        single, last_ox = Signal(), Signal(17)
+        m.d.sync += single.eq((job.ilv == 0) & (job.stride_x == 1))
+        m.d.comb += last_ox.eq(current[0].ox + self._rows - 1)
+        return single & last_valid & (last_ox < job.out_w)
 
     def _setup(self, m: Module, job: Any, steps: _Steps, walk: Any, start: list[Any]) -> None:
         """Take a job, prepare its products, and walk along the pixels until every row knows its start."""
@@ -193,19 +202,23 @@ class RowWalker(wiring.Component):
                 m.d.sync += tiles[i].eq(tile)
 
         m.submodules.table = table = memory.Memory(
-            shape=data.ArrayLayout(ROW, self._rows), depth=2 * self._accs, init=[]
+            shape=data.StructLayout({"rows": data.ArrayLayout(ROW, self._rows), "contiguous": 1}),
+            depth=2 * self._accs,
+            init=[],
         )
         port, read = table.write_port(), table.read_port(domain="comb")
         m.d.comb += [
             port.addr.eq(Mux(into, self._accs, 0) + t),
             port.en.eq(enable),
             read.addr.eq(Mux(out, self._accs, 0) + self.t),
-            self.row.eq(read.data),
+            self.row.eq(read.data.rows),
+            self.contiguous.eq(read.data.contiguous),
+            port.data.contiguous.eq(self._neighbours(m, job, current, port.data.rows[-1].valid)),
         ]
         for r, position in enumerate(current):
             after = steps.advance(position, f"after_{r}")
-            m.d.comb += [getattr(port.data[r], f).eq(getattr(position, f)) for f in LINEAR]
-            m.d.comb += port.data[r].valid.eq(first_m + (r << job.ilv) < job.m_count)
+            m.d.comb += [getattr(port.data.rows[r], f).eq(getattr(position, f)) for f in LINEAR]
+            m.d.comb += port.data.rows[r].valid.eq(first_m + (r << job.ilv) < job.m_count)
             with m.If(begin):
                 m.d.sync += position.eq(start[r])
             with m.Elif(enable):

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 from headrace.interfaces import ACC_LATENCY, RING_LATENCY, SPAD_LATENCY
 from headrace.mac.engine import MacEngine
 
-from .reference import Machine
+from .reference import Entry, Machine, Memory
 
 
 def integer(codes: np.ndarray) -> int:
@@ -19,12 +19,12 @@ def integer(codes: np.ndarray) -> int:
 
 @dataclass
 class Surroundings:
-    """Runs commands on an engine; `entries` are (codes [column, byte], tag) in ring order."""
+    """Runs commands on an engine; `entries` are (entry, tag) in ring order."""
 
     machine: Machine
-    spad: np.ndarray
+    memory: Memory
     commands: list[dict]
-    entries: list[tuple[np.ndarray, int]]
+    entries: list[tuple[Entry, int]]
     tile_count: int
     seed: int = 0
     ring_pace: float = 1.0  # probability a cycle that a weight entry arrives
@@ -40,8 +40,10 @@ class Surroundings:
         m = self.machine
         self.rng = np.random.default_rng(self.seed)
         self.dut = MacEngine(
-            rows=m.rows, cols=m.cols, lanes=m.lanes, accs=m.accs, bank_words=m.bank_words, ring_entries=m.ring_entries
-        )
+            rows=m.rows, cols=m.cols, lanes=m.lanes, accs=m.accs, bank_words=m.bank_words,
+            ring_entries=m.ring_entries, groups=m.groups, kc_words=m.kc_words, multiplier=m.multiplier,
+            taps=m.taps, halves=m.halves,
+        )  # fmt: skip
         sim = Simulator(self.dut)
         sim.add_clock(1e-6)
         sim.add_testbench(self._issue, background=True)
@@ -52,7 +54,21 @@ class Surroundings:
         sim.run()
         return self
 
+    async def _load_shifts(self, ctx):
+        """The table of group offset shifts, as the LOAD engine writes it."""
+        port = self.dut.kc
+        an_element = -(-self.machine.cols // 8)
+        for word, shifts in enumerate(self.memory.kc):
+            for i in range(an_element):
+                part = shifts[8 * i : 8 * i + 8]
+                ctx.set(port.data, sum(int(kc) << 4 * c for c, kc in enumerate(part)))
+                ctx.set(port.element, word * an_element + i)
+                ctx.set(port.en, 1)
+                await ctx.tick()
+        ctx.set(port.en, 0)
+
     async def _issue(self, ctx):
+        await self._load_shifts(ctx)
         issue = self.dut.port.issue
         for i, command in enumerate(self.commands):
             ctx.set(issue.payload, {"index": i, "cmd": command})
@@ -61,17 +77,20 @@ class Surroundings:
             ctx.set(issue.valid, 0)
 
     async def _banks(self, ctx):
-        flight: list[list[int]] = []
+        flight: list[list[tuple[int, int]]] = []
         signals = [s for port in self.dut.banks for s in (port.en, port.addr)]
         async for _, _reset, *values in ctx.tick().sample(*signals):
             words = [
-                integer(self.spad[b, addr]) if en else int(self.rng.integers(256))
+                (integer(self.memory.words[b, addr]), int(self.memory.ka[b, addr]))
+                if en
+                else (int(self.rng.integers(256)), int(self.rng.integers(8)))
                 for b, (en, addr) in enumerate(zip(values[::2], values[1::2]))
             ]
             flight.append(words)
             if len(flight) >= SPAD_LATENCY:
-                for port, value in zip(self.dut.banks, flight.pop(0)):
+                for port, (value, ka) in zip(self.dut.banks, flight.pop(0)):
                     ctx.set(port.data, value)
+                    ctx.set(port.ka, ka)
 
     async def _ring(self, ctx):
         ring, waiting = [], list(self.entries)
@@ -86,7 +105,8 @@ class Surroundings:
             ctx.set(port.level, len(ring))
             arrived = flight.pop(0) if len(flight) >= RING_LATENCY else None
             for c in range(self.machine.cols):
-                ctx.set(port.codes[c], integer(arrived[0][c]) if arrived else 0)
+                ctx.set(port.codes[c], integer(arrived[0].codes[c]) if arrived else 0)
+                ctx.set(port.scales[c], integer(arrived[0].scales[c]) if arrived else 0)
             ctx.set(port.tag, arrived[1] if arrived else 0)
 
     async def _drain(self, ctx):

@@ -8,20 +8,25 @@ import pytest
 from headrace.isa import Cause
 
 from .bench import Surroundings
-from .reference import Machine, OutOfRange, defaults, entry_count, random_command, tiles
+from .reference import (
+    Entry, Machine, Memory, OutOfRange, defaults, entry_count, phase_count, random_command, random_entry, random_memory,
+    tiles,
+)  # fmt: skip
 
 MACHINES = [
-    Machine(rows=1, cols=3, lanes=4, accs=3, bank_words=256),
-    Machine(rows=3, cols=1, lanes=2, accs=2, bank_words=128),
-    Machine(rows=4, cols=2, lanes=8, accs=4),
-    Machine(rows=2, cols=2, lanes=2, accs=1, bank_words=128),
+    Machine(rows=1, cols=3, lanes=4, accs=3, bank_words=256, multiplier="dsp"),
+    Machine(rows=3, cols=2, lanes=2, accs=2, bank_words=128),
+    Machine(rows=4, cols=4, lanes=4, accs=4),
+    Machine(rows=2, cols=2, lanes=8, accs=3, multiplier="dsp"),
+    Machine(rows=2, cols=4, lanes=2, accs=1, bank_words=128),
+    Machine(rows=2, cols=1, lanes=16, accs=2),
 ]
 
 
-def sequence(rng, machine, spad, count):
+def sequence(rng, machine, memory, count):
     """Commands that stay inside the scratchpad, their ring entries and tiles; some hold their entries for the next."""
     commands, entries, expected = [], [], []
-    ring: list[np.ndarray] = []
+    ring: list = []
     while len(commands) < count:
         cmd = random_command(rng, machine)
         needed = cmd["n_tiles"] * entry_count(cmd, machine)
@@ -32,10 +37,10 @@ def sequence(rng, machine, spad, count):
             continue
         if not group[-1]["replay"]:
             needed *= cmd["m_tiles"]
-        ring = [rng.integers(-128, 128, (machine.cols, machine.word_bytes)).astype(np.int8) for _ in range(needed)]
+        ring = [random_entry(rng, machine) for _ in range(needed)]
         fresh = [(e, cmd["tag"]) for e in ring]
         try:
-            out = [tile for c in group for tile in tiles(c, machine, spad, ring)]
+            out = [tile for c in group for tile in tiles(c, machine, memory, ring)]
         except OutOfRange:
             continue
         assert not ring
@@ -50,10 +55,10 @@ def sequence(rng, machine, spad, count):
 def test_random_commands(machine, ring_pace, drain_pace):
     seed = int(1000 * ring_pace + 10 * drain_pace) + machine.lanes
     rng = np.random.default_rng(seed)
-    spad = rng.integers(0, 256, (machine.rows, machine.bank_words, machine.word_bytes)).astype(np.uint8)
-    commands, entries, expected = sequence(rng, machine, spad, 4)
+    memory = random_memory(rng, machine)
+    commands, entries, expected = sequence(rng, machine, memory, 6)
     bench = Surroundings(
-        machine, spad, commands, entries, len(expected), seed=seed, ring_pace=ring_pace, drain_pace=drain_pace
+        machine, memory, commands, entries, len(expected), seed=seed, ring_pace=ring_pace, drain_pace=drain_pace
     ).run()
     print(f"seed {seed}, {len(bench.active)} cycles, {sum(bench.active)} active")
     assert bench.error is None
@@ -67,9 +72,7 @@ CONV = {"in_h": 6, "in_w": 6, "out_w": 6, "m_count": 36, "kh": 3, "kw": 3, "pad_
 
 def resident_ring(rng, machine, cmd, repeat):
     needed = cmd["n_tiles"] * entry_count(cmd, machine) * (1 if cmd["replay"] else cmd["m_tiles"]) * repeat
-    return [
-        (rng.integers(-128, 128, (machine.cols, machine.word_bytes)).astype(np.int8), cmd["tag"]) for _ in range(needed)
-    ]
+    return [(random_entry(rng, machine), cmd["tag"]) for _ in range(needed)]
 
 
 PACE = {
@@ -99,13 +102,13 @@ def test_array_is_busy_every_cycle(name):
     machine, fields, repeat = PACE[name]
     rng = np.random.default_rng(7)
     cmd = defaults() | CONV | {"replay": 1} | fields
-    spad = rng.integers(0, 256, (machine.rows, machine.bank_words, machine.word_bytes)).astype(np.uint8)
+    memory = random_memory(rng, machine)
     entries = resident_ring(rng, machine, cmd, repeat)
     ring = [e for e, _ in entries]
-    expected = [tile for _ in range(repeat) for tile in tiles(cmd, machine, spad, ring)]
-    bench = Surroundings(machine, spad, [cmd] * repeat, entries, len(expected)).run()
+    expected = [tile for _ in range(repeat) for tile in tiles(cmd, machine, memory, ring)]
+    bench = Surroundings(machine, memory, [cmd] * repeat, entries, len(expected)).run()
     assert all((got == want).all() for got, want in zip(bench.tiles, expected))
-    phases = 2 * repeat * entry_count(cmd, machine) * cmd["n_tiles"]
+    phases = phase_count(cmd, machine) * repeat * entry_count(cmd, machine) * cmd["n_tiles"]
     phases *= (cmd["m_tiles"] - 1) * cmd["t_count"] + cmd["t_last"]
     first, last = bench.active.index(1), len(bench.active) - 1 - bench.active[::-1].index(1)
     print(f"{name}: {sum(bench.active)} phases in {last - first + 1} cycles, first after {first}")
@@ -116,8 +119,8 @@ def test_array_is_busy_every_cycle(name):
 def run_failing(machine, cmd, entries):
     """Runs a harmless command, then `cmd`, and returns the error."""
     harmless = defaults() | {"tag": cmd["tag"]}
-    spad = np.zeros((machine.rows, machine.bank_words, machine.word_bytes), np.uint8)
-    return Surroundings(machine, spad, [harmless, cmd], entries[:1] + entries, 99).run().error
+    memory = random_memory(np.random.default_rng(0), machine)
+    return Surroundings(machine, memory, [harmless, cmd], entries[:1] + entries, 99).run().error
 
 
 def test_range_error_names_command_and_word():
@@ -140,7 +143,7 @@ def test_overflow_counts_only_output_pixels(m_count):
     machine = Machine(rows=2, cols=1, lanes=64, accs=1)
     steps = (1 << 31) // (2 * 64 << 14) + 1
     cmd = defaults() | {"cw": steps, "in_plane": 0, "out_w": 2, "m_count": m_count, "pad_value": 128, "replay": 1}
-    entries = [(np.full((1, 128), -128, np.int8), 0)] * steps
-    spad = np.zeros((2, 64, 128), np.uint8)
-    bench = Surroundings(machine, spad, [cmd], entries, 1).run()
+    entries = [(Entry(np.full((1, 128), 128, np.uint8), np.zeros((1, machine.groups, 2), np.uint8)), 0)] * steps
+    memory = Memory(np.zeros((2, 64, 128), np.uint8), np.zeros((2, 64), int), np.zeros((machine.kc_words, 1), int))
+    bench = Surroundings(machine, memory, [cmd], entries, 1).run()
     assert bench.error == ((Cause.OVERFLOW, 0, 0) if m_count == 2 else None)
