@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Grouping:
-    """``tiles`` consecutive n tiles read the same ``words`` planes; the next ones start ``step`` planes later.
+    """With ``groups``, ``tiles`` consecutive n tiles read the same ``words`` planes, the next ones ``step`` later.
 
     The last window starts earlier where it would leave the ``planes`` of the tensor.
     """
 
+    groups: int
     tiles: int
     step: int
     words: int
@@ -30,7 +31,7 @@ class Grouping:
         whole = word // gcd(inputs, word) * outputs  # filters whose inputs fill whole planes
         tiles = whole // gcd(whole, cols)
         step = tiles * cols // outputs * inputs // word
-        return cls(tiles, step, min(step, planes), planes)
+        return cls(groups, tiles, step, min(step, planes), planes)
 
     def first_plane(self, tile: int) -> int:
         """First plane that n tile ``tile`` reads."""
@@ -41,11 +42,11 @@ class Grouping:
         last = (n_tiles - 1) // self.tiles
         return (last * self.tiles,) if last * self.step > self.planes - self.words else ()
 
-    def dense(self, weights: NDArray[np.int8], *, groups: int, cols: int, word: int) -> NDArray[np.int8]:
+    def dense(self, weights: NDArray[np.int8], *, cols: int, word: int) -> NDArray[np.int8]:
         """``weights`` [filters, ky, kx, channels / groups] as [filters, ky, kx, words * word], zero elsewhere."""
         filters, kernel_y, kernel_x, inputs = weights.shape
         out = np.zeros((filters, kernel_y, kernel_x, self.words * word), np.int8)
         for channel in range(filters):
-            start = channel * groups // filters * inputs - self.first_plane(channel // cols) * word
+            start = channel * self.groups // filters * inputs - self.first_plane(channel // cols) * word
             out[channel, :, :, start : start + inputs] = weights[channel]
         return out

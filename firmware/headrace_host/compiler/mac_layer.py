@@ -46,7 +46,7 @@ class MacLowering:
         self._constants = constants
         self._plan = plan_layer(layer, memory)
         self._mapping = self._plan.mapping
-        packed = pack_layer(self._config, self._mapping, layer.weights, groups=layer.groups, scales=layer.group_scales)
+        packed = pack_layer(self._config, self._mapping, layer.weights, scales=layer.group_scales)
         self._weights_at = image.place(packed, layer.name)
 
     def _check_types(self) -> None:

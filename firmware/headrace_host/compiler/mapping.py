@@ -119,13 +119,11 @@ def _depthwise(config: NpuConfig, shape: ConvShape, interleave: int) -> Mapping:
     )
 
 
-def pack_layer(
-    config: NpuConfig, mapping: Mapping, weights: NDArray[np.int8], *, groups: int, scales: GroupScales | None
-) -> bytes:
+def pack_layer(config: NpuConfig, mapping: Mapping, weights: NDArray[np.int8], *, scales: GroupScales | None) -> bytes:
     """Weight entries of a mapped layer in ring order; ``weights`` is [filters, ky, kx, channels / groups]."""
     if mapping.depthwise:
         return pack_depthwise(config, weights)
     if mapping.grouping is not None:
         word = word_codes(config, mapping.precision)
-        weights = mapping.grouping.dense(weights, groups=groups, cols=config.cols, word=word)
+        weights = mapping.grouping.dense(weights, cols=config.cols, word=word)
     return pack_weights(config, weights, fold=mapping.fold, precision=mapping.precision, scales=scales)
