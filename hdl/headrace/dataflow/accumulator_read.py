@@ -16,9 +16,9 @@ __all__ = ["AccumulatorRead"]
 class AccumulatorRead(wiring.Component):
     """Reads L accumulators of a row for each request and hands tiles back.
 
-    i: t, row and block of the next beat; first and last of its tile; t_used: row groups the tile must have, else TILE
+    i: t, row and block of the next beat; first and last of its tile; t_used: accumulators the tile must have, else TILE
     is raised (address: those it has) and the drain stays where it is. The first beat of a tile waits for a tile. Lanes
-    beyond column C are 0. One beat a cycle; two idle cycles between tiles.
+    beyond column C are 0. One beat a cycle, no gap between tiles: a tile is handed back with its last read.
     """
 
     BEATS = 8
@@ -42,19 +42,18 @@ class AccumulatorRead(wiring.Component):
         m.submodules.fifo = fifo = SyncFIFO(width=32 * self._lanes, depth=self.BEATS)
         request, drain = self.i.payload, self.drain
         tile = drain.tile
-        returning = Signal(ACC_LATENCY)  # the last read of a tile is on its way
         wrong, taken = Signal(), Signal()
         free = Signal(range(self.BEATS + 1), init=self.BEATS)
         m.d.comb += [
             wrong.eq(request.first & tile.valid & (tile.payload.t_used != request.t_used)),
-            self.i.ready.eq(tile.valid & ~returning.any() & ~wrong & (free != 0)),
+            self.i.ready.eq(tile.valid & ~wrong & (free != 0)),
             taken.eq(self.i.valid & self.i.ready),
             drain.en.eq(taken),
             drain.buffer.eq(tile.payload.buffer),
             drain.t.eq(request.t),
             drain.row.eq(request.row),
-            tile.ready.eq(returning[-1]),
-            self.error.valid.eq(self.i.valid & wrong & ~returning.any()),
+            tile.ready.eq(taken & request.last),
+            self.error.valid.eq(self.i.valid & wrong),
             self.error.cause.eq(Cause.TILE),
             self.error.index.eq(request.index),
             self.error.address.eq(tile.payload.t_used),
@@ -62,10 +61,7 @@ class AccumulatorRead(wiring.Component):
             self.o.payload.eq(fifo.r_data),
             fifo.r_en.eq(self.o.ready),
         ]
-        m.d.sync += [
-            returning.eq((returning << 1) | (taken & request.last)),
-            free.eq(free - taken + (fifo.r_en & fifo.r_rdy)),
-        ]
+        m.d.sync += free.eq(free - taken + (fifo.r_en & fifo.r_rdy))
 
         valid, block = taken, request.block
         for stage in range(ACC_LATENCY):

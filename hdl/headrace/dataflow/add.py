@@ -4,10 +4,11 @@ from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
-from headrace.dataflow.fp import INFINITY, QUIET_NAN, Unpacked, Unrounded, bundle, copy, flushed, signals
-from headrace.dataflow.lane_control import LaneStages
+from headrace.dataflow.fp import INFINITY, QUIET_NAN, bundle, copy, flushed, signals
+from headrace.dataflow.lane_control import LaneHalf
+from headrace.dataflow.reciprocal import reciprocal
 from headrace.isa import DataflowOp
 
 __all__ = ["AddPath"]
@@ -22,7 +23,7 @@ _Tail = wiring.Signature(
         "sign": Out(1),
         "nan": Out(1),
         "inf": Out(1),  # fp32: infinite; F2I: saturated
-        "exponent": Out(9),  # biased, of the top bit of the sum
+        "exponent": Out(9),  # biased, of the top bit of the sum; ISHL: positions to shift
     }
 )
 
@@ -36,26 +37,16 @@ class AddPath(wiring.Component):
         stage 2   shift right, collect the bits lost, add to the larger mantissa
         tail      count leading zeros, shift left
 
-    Integer results, minima and pass-through use the right shifter and skip the rest. Two register stages and a
-    combinational tail: `o` belongs to the operands of `LATENCY` cycles before and has a meaning only if the control
-    says so. One operation a cycle. Statements are grouped under the condition they serve, so that a compiled
-    simulation skips what is idle.
+    Integer results, minima and pass-through use the right shifter and skip the rest; ISHL uses the left shifter alone.
+    Two register stages and a combinational tail: `o` belongs to the operands of `LATENCY` cycles before and has a
+    meaning only if the control says so. One operation a cycle. Statements are grouped under the condition they serve,
+    so that a compiled simulation skips what is idle.
     """
 
     LATENCY = 2
 
     def __init__(self) -> None:
-        # fa, fb: a and b unpacked.
-        super().__init__(
-            {
-                "control": In(LaneStages),
-                "a": In(32),
-                "b": In(32),
-                "fa": In(Unpacked),
-                "fb": In(Unpacked),
-                "o": Out(Unrounded),
-            }
-        )
+        super().__init__(LaneHalf)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -101,6 +92,8 @@ class AddPath(wiring.Component):
                     tail.sign.eq(fa.sign & ~fa.nan),
                     tail.inf.eq((fa.exponent >= 158) & ~fa.nan),
                 ]
+            with m.Case(DataflowOp.ISHL):
+                m.d.sync += [operand.eq(a), tail.exponent.eq(b[0:5])]
             with m.Case(DataflowOp.FADD, DataflowOp.FSUB):
                 self._order_mantissas(m, operand, larger, distance, tail)
             with m.Default():
@@ -131,13 +124,21 @@ class AddPath(wiring.Component):
         ]
 
     def _pick(self, m: Module, picked: Signal) -> None:
-        """PASS, IMIN, IMAX, FMIN, FMAX: one of the operands, or the quiet NaN."""
+        """Results of one operand or bit by bit, which need no addition."""
         op, a, b = self.control.op_0, self.a, self.b
         with m.Switch(op):
             with m.Case(DataflowOp.IMIN):
                 m.d.comb += picked.eq(Mux(b.as_signed() < a.as_signed(), b, a))
             with m.Case(DataflowOp.IMAX):
                 m.d.comb += picked.eq(Mux(b.as_signed() > a.as_signed(), b, a))
+            with m.Case(DataflowOp.IAND):
+                m.d.comb += picked.eq(a & b)
+            with m.Case(DataflowOp.IOR):
+                m.d.comb += picked.eq(a | b)
+            with m.Case(DataflowOp.IXOR):
+                m.d.comb += picked.eq(a ^ b)
+            with m.Case(DataflowOp.FRCP):
+                m.d.comb += picked.eq(reciprocal(m, a, self.fa))
             with m.Case(DataflowOp.FMIN, DataflowOp.FMAX):
                 left, right = Signal(32), Signal(32)
                 key_a, key_b = Signal(signed(32)), Signal(signed(32))
@@ -158,7 +159,7 @@ class AddPath(wiring.Component):
         """Normalise the sum, or take the integer out of it."""
         o = self.o
         m.d.comb += o.sign.eq(tail.sign)
-        with m.If(self.control.normalise_2):
+        with m.If(self.control.normalise_2 | self.control.shift_left_2):
             self._normalise(m, total, tail)
         with m.Elif(self.control.round_2):
             with m.If(tail.inf):
@@ -176,7 +177,7 @@ class AddPath(wiring.Component):
             width = 1 << bit
             step, none = Signal(35, name=f"normal_{width}"), Signal(name=f"empty_{width}")
             m.d.comb += [
-                none.eq(normal[35 - width : 35] == 0),
+                none.eq(Mux(self.control.shift_left_2, tail.exponent[bit], normal[35 - width : 35] == 0)),
                 step.eq(Mux(none, Cat(Const(0, width), normal[0 : 35 - width]), normal)),
             ]
             empty.insert(0, none)
@@ -189,7 +190,9 @@ class AddPath(wiring.Component):
             # A sum of normal numbers that ends up subnormal is exact: no rounding can bring it back.
             zero.eq(~normal[34] | (exponent <= 0)),
         ]
-        with m.If(tail.nan):
+        with m.If(self.control.shift_left_2):
+            m.d.comb += o.value.eq(normal[1:33])
+        with m.Elif(tail.nan):
             m.d.comb += [o.value.eq(QUIET_NAN), o.sign.eq(0)]
         with m.Elif(tail.inf | (~zero & (exponent > 254))):
             m.d.comb += o.value.eq(INFINITY)

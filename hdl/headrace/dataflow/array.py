@@ -33,7 +33,8 @@ class DataflowArray(wiring.Component):
     One beat a cycle; passes and commands follow each other without draining the columns. A queue's next command is
     accepted when the source has requested the last beat of the previous one. `done` means that all writes of the
     command have been transferred. `beat`: a beat enters the columns. `clear` puts everything but memories back to the
-    state after reset.
+    state after reset. halves: n tiles whose channels share a scratchpad word in the depthwise mode, at most 1 if the
+    machine has none.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class DataflowArray(wiring.Component):
         accs: int,
         columns: int,
         lanes: int,
+        halves: int,
         contexts: int,
         column_words: int,
         gasket_beats: int,
@@ -55,7 +57,7 @@ class DataflowArray(wiring.Component):
         self._columns, self._contexts, self._gasket_beats = columns, contexts, gasket_beats
         self._spad = {"banks": rows, "words": words, "word_bytes": word_bytes}
         self._pads = {"words": words, "word_bytes": word_bytes}
-        self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes}
+        self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes, "halves": halves}
         self._column = {"lanes": lanes, "contexts": contexts, "words": column_words}
         super().__init__(
             {
@@ -74,7 +76,7 @@ class DataflowArray(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes, contexts = self._column["lanes"], self._contexts
-        credits = self._columns * Column.LATENCY + 8
+        credits = self._columns * Column.latency(lanes) + 8
         tile = EpilogueSource(**self._tile, contexts=contexts, **self._pads)
         vector = VectorSource(**self._spad, lanes=lanes, contexts=contexts)
         issue = Issue(lanes=lanes, contexts=contexts, gasket_beats=self._gasket_beats, credits=credits)

@@ -6,6 +6,7 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
 from headrace.config import index_bits
+from headrace.isa import DType
 
 __all__ = [
     "CHANNEL_BITS",
@@ -34,8 +35,8 @@ class Queue(IntEnum):
     VECTOR = 1
 
 
-# The part of a view that address generation needs beside pixel and channel; wide: 32-bit elements rather than bytes.
-View = data.StructLayout({"base": 16, "plane": 16, "shift": 2, "wide": 1})
+# The part of a view that address generation needs beside pixel and channel.
+View = data.StructLayout({"base": 16, "plane": 16, "shift": 2, "type": DType})
 
 
 def vector_layout(lanes: int) -> data.ArrayLayout:

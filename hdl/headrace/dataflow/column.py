@@ -14,7 +14,7 @@ from headrace.dataflow.beat import IDX_BITS, beat_layout, tag_layout, vector_lay
 from headrace.dataflow.lane import Lane
 from headrace.dataflow.lane_control import LaneControl
 from headrace.dataflow.reduce import Reducer
-from headrace.isa import CONTEXT_BITS, CONTEXT_WORDS, Reduce, Source
+from headrace.isa import CONTEXT_BITS, CONTEXT_WORDS, MemIndex, Reduce, Source
 from headrace.isa.layout import context_layout
 from headrace.memory.ram import RamBank
 
@@ -30,18 +30,19 @@ class Column(wiring.Component):
         cycle 1   address of the private memory
         cycle 2   operands from x, y and the immediate
         cycle 3   operands complete, lanes start
-        cycle 7   results, reduction
-        cycle 8   beat leaves
+        cycle 7   results, reduction over beats
+        cycle 8   reduction over lanes (more cycles with more than 8 lanes, none with one)
+        cycle 9   beat leaves
 
-    A beat leaves `LATENCY` cycles after it arrived; one beat a cycle, no stalls. A beat that asks for a word beyond the
-    private memory is marked `bad` and carries the word's address as idx. `clear` empties the column; memories keep
-    their contents.
+    A beat leaves `latency(lanes)` cycles after it arrived; one beat a cycle, no stalls. A beat that asks for a word
+    beyond the private memory, or for a table that ends there, is marked `bad` and carries the word's address as idx.
+    `clear` empties the column; memories keep their contents.
 
     load_context, load_memory: write `load_data` to 32-bit element `load_element` of word `load_word` of that memory;
     seen by beats that arrive two cycles later.
     """
 
-    LATENCY = 3 + Lane.LATENCY + Reducer.LATENCY
+    _RESULT = 3 + Lane.LATENCY  # cycle of the results
 
     def __init__(self, *, lanes: int, contexts: int, words: int) -> None:
         self._lanes, self._contexts, self._words = lanes, contexts, words
@@ -59,6 +60,11 @@ class Column(wiring.Component):
             }
         )
 
+    @staticmethod
+    def latency(lanes: int) -> int:
+        """Cycles from the arrival of a beat to its leaving."""
+        return Column._RESULT + Reducer.latency(lanes)
+
     @property
     def cell_key(self) -> Hashable:
         return self._lanes, self._contexts, self._words
@@ -66,15 +72,14 @@ class Column(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layout = tag_layout(lanes=self._lanes, contexts=self._contexts)
-        tags = [self.i.tag, *(Signal(layout, name=f"tag_{i}") for i in range(1, self.LATENCY))]
+        tags = [self.i.tag, *(Signal(layout, name=f"tag_{i}") for i in range(1, self._RESULT + 1))]
         m.d.sync += [after.eq(before) for before, after in pairwise(tags)]
-        operands = self._operands(m)
         context = self._context(m)
-        memory = self._memory(m, platform, context, tags)
+        x_1, y_1 = (self._delayed(m, f"{name}_1", tags[0], self.i[name]) for name in "xy")
+        memory = self._memory(m, platform, context, tags, (x_1, y_1))
         context_2 = Signal(context_layout(), reset_less=True)
         m.d.sync += context_2.eq(context)
-        x, y = (Signal(vector_layout(self._lanes), name=f"{n}_2", reset_less=True) for n in "xy")
-        m.d.sync += [x.eq(operands[0]), y.eq(operands[1])]
+        x, y = self._delayed(m, "x_2", tags[1], x_1), self._delayed(m, "y_2", tags[1], y_1)
         a = self._operand(m, "a", context_2.a, context_2.imm, (x, y), memory)
         b = self._operand(m, "b", context_2.b, context_2.imm, (x, y), memory)
         m.submodules.control = control = LaneControl()
@@ -92,37 +97,41 @@ class Column(wiring.Component):
                 unit.b.eq(b[lane]),
                 reducer.result[lane].eq(unit.o),
             ]
-        rest = self._rest(m, context_2, x, y)
+        rest = self._rest(m, context_2, x, y, tags)
         m.d.comb += [
             reducer.tag.eq(tags[-1]),
-            *(getattr(reducer, name).eq(getattr(rest, name)) for name in ("kept", "to_y", "kind", "repeat")),
+            *(getattr(reducer, name).eq(getattr(rest, name)) for name in ("kept", "to_y", "kind", "across", "repeat")),
             self.o.eq(reducer.o),
         ]
         with m.If(self.clear):
             m.d.sync += [field.eq(0) for tag in tags[1:] for field in (tag.present, tag.valid)]
         return m
 
-    def _operands(self, m: Module) -> list[data.View]:
-        """x and y in cycle 1."""
-        registered = []
-        for name in "xy":
-            value = Signal(vector_layout(self._lanes), name=f"{name}_1", reset_less=True)
-            m.d.sync += value.eq(self.i[name])
-            registered.append(value)
-        return registered
+    def _delayed(self, m: Module, name: str, tag: data.View, value: data.View) -> data.View:
+        """`value`, which belongs to `tag`, a cycle later."""
+        register = Signal(value.shape(), name=name, reset_less=True)
+        with m.If(tag.valid):
+            m.d.sync += register.eq(value)
+        return register
 
-    def _rest(self, m: Module, context: data.View, x: data.View, y: data.View) -> data.View:
+    def _rest(self, m: Module, context: data.View, x: data.View, y: data.View, tags: Sequence[data.View]) -> data.View:
         """What the reducer needs beside the result, from cycle 2 to its cycle."""
-        layout = data.StructLayout({"kept": vector_layout(self._lanes), "to_y": 1, "kind": Reduce, "repeat": 16})
-        stages = [Signal(layout, name=f"rest_{i}", reset_less=True) for i in range(3, self.LATENCY)]
-        m.d.sync += [
-            stages[0].kept.eq(Mux(context.dst, x.as_value(), y.as_value())),
-            stages[0].to_y.eq(context.dst),
-            stages[0].kind.eq(context.reduce),
-            stages[0].repeat.eq(context.repeat),
-            *(after.eq(before) for before, after in pairwise(stages)),
+        rest: data.View = Signal(
+            data.StructLayout(
+                {"kept": vector_layout(self._lanes), "to_y": 1, "kind": Reduce, "across": 1, "repeat": 16}
+            ),
+            name="rest_2",
+        )
+        m.d.comb += [
+            rest.kept.eq(Mux(context.dst, x.as_value(), y.as_value())),
+            rest.to_y.eq(context.dst),
+            rest.kind.eq(context.reduce),
+            rest.across.eq(context.across),
+            rest.repeat.eq(context.repeat),
         ]
-        return stages[-1]
+        for cycle in range(2, self._RESULT):
+            rest = self._delayed(m, f"rest_{cycle + 1}", tags[cycle], rest)
+        return rest
 
     def _context(self, m: Module) -> data.View:
         """Context of the beat which arrived one cycle ago."""
@@ -137,34 +146,52 @@ class Column(wiring.Component):
         ]
         return data.View(context_layout(), read.data)
 
-    def _memory(self, m: Module, platform: object, context: data.View, tags: list[data.View]) -> data.View:
-        """Word of the private memory for the beat in cycle 1; arrives in cycle 3. Marks a beat with a bad address."""
-        memory = RamBank(depth=self._words, width=32 * self._lanes, granule=32)
-        add_cell(m, "memory", memory, platform)
-        address, used = Signal(IDX_BITS), Signal()
+    def _memory(
+        self, m: Module, platform: object, context: data.View, tags: Sequence[data.View], streams: Sequence[data.View]
+    ) -> list[Signal]:
+        """Word of the private memory, or an element of a table for each lane, for the beat in cycle 1; arrives in
+        cycle 3. Marks a beat with a bad address."""
+        used, address = Signal(), Signal(IDX_BITS)
         tag = tags[1]
-        m.d.comb += [
-            used.eq(tag.valid & ((context.a == Source.MEM) | (context.b == Source.MEM))),
-            address.eq(context.mem_base + Mux(context.mem_index, tag.idx, 0)),
-            memory.r_en.eq(used),
-            memory.r_addr.eq(address),
-            memory.w_mask.eq(self.load_memory << self.load_element[: index_bits(self._lanes)]),
-            memory.w_addr.eq(self.load_word),
-            memory.w_data.eq(self.load_data.replicate(self._lanes)),
-        ]
+        m.d.comb += used.eq(tag.valid & ((context.a == Source.MEM) | (context.b == Source.MEM)))
+        with m.Switch(context.mem_index):
+            with m.Case(MemIndex.NONE):
+                m.d.comb += address.eq(context.mem_base)
+            with m.Case(MemIndex.IDX):
+                m.d.comb += address.eq(context.mem_base + tag.idx)
+            with m.Default():
+                m.d.comb += address.eq(context.mem_base + 255)  # the end of the table
         with m.If(used & (address >= self._words) & ~tag.bad):
             m.d.sync += [tags[2].bad.eq(1), tags[2].idx.eq(address)]
-        return data.View(vector_layout(self._lanes), memory.r_data)
+
+        elements = []
+        for lane in range(self._lanes):
+            bank = RamBank(depth=self._words, width=32, granule=32)
+            add_cell(m, f"memory_{lane}", bank, platform)
+            with m.If(used), m.Switch(context.mem_index):
+                for index, stream in zip((MemIndex.X, MemIndex.Y), streams):
+                    with m.Case(index):
+                        m.d.comb += bank.r_addr.eq(context.mem_base + stream[lane][0:8])
+                with m.Default():
+                    m.d.comb += bank.r_addr.eq(address)
+            m.d.comb += [
+                bank.r_en.eq(used),
+                bank.w_mask.eq(self.load_memory & (self.load_element == lane)),
+                bank.w_addr.eq(self.load_word),
+                bank.w_data.eq(self.load_data),
+            ]
+            elements.append(bank.r_data)
+        return elements
 
     def _operand(
-        self, m: Module, name: str, source: Signal, imm: Signal, streams: Sequence[data.View], memory: data.View
+        self, m: Module, name: str, source: Signal, imm: Signal, streams: Sequence[data.View], memory: Sequence[Signal]
     ) -> data.View:
         """Operand of every lane in cycle 3."""
         layout = vector_layout(self._lanes)
         held, operand = Signal(layout, name=f"{name}_held", reset_less=True), Signal(layout, name=f"{name}_operand")
         from_memory = Signal(name=f"{name}_from_memory", reset_less=True)
         m.d.sync += from_memory.eq(source == Source.MEM)
-        m.d.comb += operand.eq(Mux(from_memory, memory.as_value(), held.as_value()))
+        m.d.comb += [operand[lane].eq(Mux(from_memory, memory[lane], held[lane])) for lane in range(self._lanes)]
         with m.Switch(source):
             with m.Case(Source.X):
                 m.d.sync += held.eq(streams[0])

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from headrace.dataflow.accumulator_read import AccumulatorRead
 from headrace.dataflow.beat import operands_layout
+from headrace.dataflow.elements import element_bytes
 from headrace.dataflow.source import AHEAD, fork, hold, join, meta_layout, view_fields
 from headrace.dataflow.stream_read import StreamRead
 from headrace.dataflow.walk import TileWalk
@@ -24,11 +25,11 @@ class EpilogueSource(wiring.Component):
     """
 
     def __init__(
-        self, *, rows: int, cols: int, accs: int, lanes: int, contexts: int, words: int, word_bytes: int
+        self, *, rows: int, cols: int, accs: int, lanes: int, halves: int, contexts: int, words: int, word_bytes: int
     ) -> None:
         self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes}
         self._spad = {"banks": rows, "words": words, "word_bytes": word_bytes}
-        self._lanes, self._contexts = lanes, contexts
+        self._lanes, self._halves, self._contexts = lanes, halves, contexts
         super().__init__(
             {
                 "issue": In(stream.Signature(issued_layout(BY_NAME["EPILOGUE"]))),
@@ -43,7 +44,7 @@ class EpilogueSource(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layout = meta_layout(lanes=self._lanes, contexts=self._contexts)
-        m.submodules.walk = walk = TileWalk(**self._tile)
+        m.submodules.walk = walk = TileWalk(**self._tile, halves=self._halves)
         m.submodules.accumulators = accumulators = AccumulatorRead(**self._tile)
         m.submodules.residual = residual = StreamRead(**self._spad, lanes=self._lanes)
         m.submodules.meta = meta = SyncFIFO(width=Shape.cast(layout).width, depth=AHEAD)
@@ -61,7 +62,7 @@ class EpilogueSource(wiring.Component):
 
         beat = Signal(layout)
         request, at = accumulators.i.payload, residual.i.payload.at
-        channel = Mux(command.res_type[0], walk.channel << 2, walk.channel)
+        channel = element_bytes(walk.channel, command.res_type)
         m.d.comb += [
             beat.idx.eq(command.idx_base + walk.idx),
             beat.lanes.eq(walk.lanes),

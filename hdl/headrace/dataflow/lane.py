@@ -37,6 +37,9 @@ class Lane(wiring.Component):
     `F2IC`      as F2I, then clamped to [b[0:16], b[16:32]], both signed
     `FADD`      a + b, `FSUB` a - b, `FMUL` a * b
     `FMIN`      smaller, `FMAX` larger of a and b, with -0 < +0; NaN if either is NaN
+    `IAND`      a & b, `IOR` a | b, `IXOR` a ^ b
+    `ISHL`      a << (b & 31)
+    `FRCP`      1 / a to three bits: see `headrace.dataflow.reciprocal`
     =========== ================================================================================
     """
 

@@ -6,9 +6,10 @@ from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from headrace.dataflow.fp import Unpacked, Unrounded
 from headrace.isa import DataflowOp
 
-__all__ = ["LaneControl", "LaneStages"]
+__all__ = ["LaneControl", "LaneHalf", "LaneStages"]
 
 # Control of every stage of a lane; the number is the stage, which is the age of the operation in cycles.
 LaneStages = wiring.Signature(
@@ -22,6 +23,7 @@ LaneStages = wiring.Signature(
         "add_2": Out(1),
         "multiply_2": Out(1),
         "normalise_2": Out(1),  # FADD, FSUB, I2F
+        "shift_left_2": Out(1),  # ISHL
         "round_2": Out(1),  # F2I, F2IC
         "product_2": Out(1),  # FMUL
         "divide_2": Out(1),  # IDIVR
@@ -29,6 +31,18 @@ LaneStages = wiring.Signature(
         "en_3": Out(1),
         "fp_3": Out(1),  # the result is an fp32 number to round
         "clamp_3": Out(1),  # F2IC
+    }
+)
+
+# Ports of the adding and of the multiplying half of a lane; fa, fb: a and b unpacked.
+LaneHalf = wiring.Signature(
+    {
+        "control": In(LaneStages),
+        "a": In(32),
+        "b": In(32),
+        "fa": In(Unpacked),
+        "fb": In(Unpacked),
+        "o": Out(Unrounded),
     }
 )
 
@@ -51,6 +65,7 @@ class LaneControl(wiring.Component):
         ]
         decoded = {
             "normalise_2": self._among(DataflowOp.FADD, DataflowOp.FSUB, DataflowOp.I2F),
+            "shift_left_2": self._among(DataflowOp.ISHL),
             "round_2": self._among(DataflowOp.F2I, DataflowOp.F2IC),
             "product_2": self._among(DataflowOp.FMUL),
             "divide_2": self._among(DataflowOp.IDIVR),

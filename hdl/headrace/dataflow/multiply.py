@@ -4,10 +4,10 @@ from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
-from headrace.dataflow.fp import INFINITY, QUIET_NAN, Unpacked, Unrounded, bundle, copy, signals
-from headrace.dataflow.lane_control import LaneStages
+from headrace.dataflow.fp import INFINITY, QUIET_NAN, bundle, copy, signals
+from headrace.dataflow.lane_control import LaneHalf
 from headrace.isa import DataflowOp
 
 __all__ = ["MultiplyPath"]
@@ -44,17 +44,7 @@ class MultiplyPath(wiring.Component):
     LATENCY = 2
 
     def __init__(self) -> None:
-        # fa, fb: a and b unpacked.
-        super().__init__(
-            {
-                "control": In(LaneStages),
-                "a": In(32),
-                "b": In(32),
-                "fa": In(Unpacked),
-                "fb": In(Unpacked),
-                "o": Out(Unrounded),
-            }
-        )
+        super().__init__(LaneHalf)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

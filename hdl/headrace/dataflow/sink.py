@@ -6,8 +6,9 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from headrace.dataflow.beat import CHANNEL_BITS, IDX_BITS, PIXEL_BITS, Queue, beat_layout, vector_layout
+from headrace.dataflow.elements import Conversion, element_bytes
 from headrace.dataflow.source import hold, view_fields
-from headrace.dataflow.stream_write import Conversion, StreamWrite, sink_layout
+from headrace.dataflow.stream_write import StreamWrite, sink_layout
 from headrace.dataflow.walk import LoopNest, TileWalk
 from headrace.dataflow.words import request_layout
 from headrace.interfaces import ErrorLayout, SpadWrite, issued_layout
@@ -29,9 +30,19 @@ class Sink(wiring.Component):
     """
 
     def __init__(
-        self, *, rows: int, cols: int, accs: int, lanes: int, contexts: int, words: int, word_bytes: int, credits: int
+        self,
+        *,
+        rows: int,
+        cols: int,
+        accs: int,
+        lanes: int,
+        halves: int,
+        contexts: int,
+        words: int,
+        word_bytes: int,
+        credits: int,
     ) -> None:
-        self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes}
+        self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes, "halves": halves}
         self._spad = {"banks": rows, "words": words, "word_bytes": word_bytes}
         self._lanes, self._credits = lanes, credits
         self._stored = data.StructLayout(
@@ -149,7 +160,7 @@ class Sink(wiring.Component):
             walk.advance.eq(take),
             *(getattr(walk, name).eq(command[name]) for name in TileWalk.FIELDS),
         ]
-        channel = Mux(command.out_type[0], walk.channel << 2, walk.channel)
+        channel = element_bytes(walk.channel, command.out_type)
         return active, command, index, command.out_p0 + walk.pixel, command.out_c0 + channel, walk.final
 
     def _vector(self, m: Module, take: Signal, head: data.View) -> tuple[Value, ...]:

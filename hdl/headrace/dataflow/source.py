@@ -21,7 +21,7 @@ AHEAD = 16
 def view_fields(command: data.View, prefix: str) -> dict[str, Value]:
     """Fields of `View` from those of a command."""
     names = {"base": f"{prefix}_base", "plane": f"{prefix}_plane", "shift": f"{prefix}_shift"}
-    return {**{k: command[v] for k, v in names.items()}, "wide": command[f"{prefix}_type"][0]}
+    return {**{k: command[v] for k, v in names.items()}, "type": command[f"{prefix}_type"]}
 
 
 def hold(m: Module, issue: Any, command: Command, ends: Value) -> tuple[Signal, Any, Signal, Signal]:

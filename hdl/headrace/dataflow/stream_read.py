@@ -6,6 +6,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from headrace.dataflow.beat import vector_layout
+from headrace.dataflow.elements import valid_lanes, widen
 from headrace.dataflow.words import WordSequence, request_layout, rotate_bytes, word_layout
 from headrace.interfaces import SPAD_LATENCY, ErrorLayout, SpadRead
 from headrace.isa import Cause
@@ -16,10 +17,10 @@ __all__ = ["StreamRead"]
 class StreamRead(wiring.Component):
     """Reads each requested beat and delivers its elements as 32-bit lanes, in order.
 
-    I8 elements are sign-extended, 32-bit ones taken as they are (little endian); lanes from `lanes` on are 0, and a
-    beat without lanes reads nothing. One scratchpad word a cycle: a beat a cycle where beats do not straddle words.
-    A word outside the scratchpad raises RANGE (with its address and the request's command index) and is not read;
-    the stream then stays where it is. `BEATS` beats are read ahead of `o`.
+    I8, I4 and I16 elements are sign-extended, U8 ones are not, BF16 ones become fp32, and 32-bit ones are taken as they
+    are; lanes from `lanes` on are 0, and a beat without lanes reads nothing. One scratchpad word a cycle: a beat a
+    cycle where beats do not straddle words. A word outside the scratchpad raises RANGE (with its address and the
+    request's command index) and is not read; the stream then stays where it is. `BEATS` beats are read ahead of `o`.
     """
 
     BEATS = 8
@@ -104,12 +105,5 @@ class StreamRead(wiring.Component):
             with m.If(valid):
                 m.d.sync += before.eq(merged)
             beat.append(merged)
-        m.d.comb += [
-            fifo.w_en.eq(valid & held.last),
-            fifo.w_data.eq(Cat(self._element(beat, held, lane) for lane in range(self._lanes))),
-        ]
-
-    def _element(self, beat: list[Value], word: data.View, lane: int) -> Value:
-        narrow = beat[lane].as_signed()
-        wide = Cat(beat[4 * lane : 4 * lane + 4]).as_signed()
-        return Mux(word.lanes > lane, Mux(word.wide, wide, narrow), 0)[:32]
+        m.d.comb += fifo.w_en.eq(valid & held.last)
+        widen(m, fifo.w_en, held.type, beat, valid_lanes(m, held.lanes, most=self._lanes), fifo.w_data)

@@ -1,18 +1,16 @@
 """The writing end of a scratchpad stream."""
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from headrace.dataflow.beat import vector_layout
+from headrace.dataflow.elements import Conversion, narrow, valid_lanes
 from headrace.dataflow.words import WordSequence, request_layout, rotate_bytes
 from headrace.interfaces import ErrorLayout, SpadWrite
-from headrace.isa import Cause
+from headrace.isa import Cause, DType
 
-__all__ = ["Conversion", "StreamWrite", "sink_layout"]
-
-# How lanes become bytes: wide as in View; otherwise clamp(lane + zp, lo, hi).
-Conversion = data.StructLayout({"zp": signed(8), "lo": signed(8), "hi": signed(8)})
+__all__ = ["StreamWrite", "sink_layout"]
 
 
 def sink_layout(lanes: int) -> data.StructLayout:
@@ -24,9 +22,10 @@ class StreamWrite(wiring.Component):
     """Converts lanes to elements and writes them, one scratchpad word a cycle, in order.
 
     request: where the beat goes and how many lanes it has; conversion and payload x; queue and index name the command;
-    done: this beat completes its command. `done[queue]` pulses once all words of that beat have been transferred.
-    A word outside the scratchpad raises RANGE (`error_queue` says whose) and is not written; the stream then stays
-    where it is.
+    done: this beat completes its command. A KA beat writes no byte and makes the low bits of lane 0 the activation
+    shift of its word, which every other write clears. `done[queue]` pulses once all words of that beat have been
+    transferred. A word outside the scratchpad raises RANGE (`error_queue` says whose) and is not written; the stream
+    then stays where it is.
     """
 
     def __init__(self, *, banks: int, words: int, word_bytes: int, lanes: int) -> None:
@@ -47,11 +46,14 @@ class StreamWrite(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.sequence = sequence = WordSequence(**self._shape, lanes=self._lanes, user=self._user)
+        beat = self.i.payload
+        valid = valid_lanes(m, beat.lanes, most=self._lanes)
+        converted = narrow(m, self.i.valid, beat.at.view.type, self.conversion, beat.user.x, valid)
         m.d.comb += [
             sequence.i.valid.eq(self.i.valid),
             self.i.ready.eq(sequence.i.ready),
-            sequence.i.payload.eq(self.i.payload),
-            sequence.i.payload.user.x.eq(self._converted(m)),
+            sequence.i.payload.eq(beat),
+            sequence.i.payload.user.x.eq(converted),
         ]
         word = sequence.o.payload
         move, transfer, writes = Signal(), Signal(), Signal()
@@ -79,22 +81,9 @@ class StreamWrite(wiring.Component):
                 req.payload.addr.eq(word.addr),
                 req.payload.data.eq(data_in),
                 req.payload.mask.eq(mask),
+                req.payload.ka.eq(Mux(word.type == DType.KA, word.user.x[0], 0)),
             ]
         return m
-
-    def _converted(self, m: Module) -> Value:
-        """The beat's bytes from byte 0 on, in 4 L bytes."""
-        conversion = self.conversion
-        narrow = Signal(data.ArrayLayout(8, self._lanes))
-        for lane in range(self._lanes):
-            total = Signal(signed(33), name=f"total_{lane}")
-            m.d.comb += [
-                total.eq(self.i.payload.user.x[lane].as_signed() + conversion.zp),
-                narrow[lane].eq(
-                    Mux(total < conversion.lo, conversion.lo, Mux(total > conversion.hi, conversion.hi, total))
-                ),
-            ]
-        return Mux(self.i.payload.at.view.wide, self.i.payload.user.x.as_value(), narrow.as_value())
 
     def _place(self, m: Module, word: data.View, taken: Value) -> tuple[Signal, Signal]:
         """Data and byte mask of a word. Byte i of word j is byte jW + i - offset of the beat."""
@@ -120,7 +109,7 @@ class StreamWrite(wiring.Component):
         m.d.comb += [
             start.eq(word.number * size),
             begin.eq(word.offset),
-            end.eq(word.offset + Mux(word.wide, word.lanes << 2, word.lanes)),
+            end.eq(word.offset + Mux(word.type == DType.KA, 0, word.bytes)),
             mask.eq(Cat((start + i >= begin) & (start + i < end) for i in range(size))),
         ]
         return rotate_bytes(m, "placed", picked, word.offset, left=True), mask

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Const, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -70,26 +70,27 @@ class LoopNest(wiring.Component):
 
 
 class TileWalk(wiring.Component):
-    """The loop nest of EPILOGUE: n, mt, t, r, b.
+    """The loop nest of EPILOGUE: n, mt, t, r, b; with `depthwise` n, mt, t, r, h, b, where h < `halves`.
 
     `load` sets all counters to zero, `advance` moves to the next beat. Fields of the command must hold from the cycle
     after `load` until the last `advance`; both may coincide, `load` prevails.
 
-    t, row, block: loop counters; pixel: m; inside: m < m_count; channel: n*C + b*L; lanes: valid lanes, 0 unless
-    inside; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: row groups of the tile; final: the last tile.
+    t: accumulator of the PE; row, block: loop counters; pixel: m; channel: n*C + b*L; lanes: valid lanes, 0 unless
+    m < m_count; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: accumulators of the tile; final: the last tile.
+    With `depthwise` the accumulator is t*H + h, and n*H + h counts as n.
     """
 
-    FIELDS = ("n_tiles", "m_tiles", "m_count", "t_count", "t_last", "ilv", "channels")
+    FIELDS = ("n_tiles", "m_tiles", "m_count", "t_count", "t_last", "ilv", "channels", "depthwise")
     """Fields of the command, which are ports of the same names."""
 
-    def __init__(self, *, rows: int, cols: int, accs: int, lanes: int) -> None:
-        self._rows, self._cols, self._lanes = rows, cols, lanes
+    def __init__(self, *, rows: int, cols: int, accs: int, lanes: int, halves: int) -> None:
+        self._rows, self._cols, self._lanes, self._halves = rows, cols, lanes, halves
         self._blocks = -(-cols // lanes)
         super().__init__(
             {
                 "load": In(1),
                 "advance": In(1),
-                **{name: In(width) for name, width in zip(self.FIELDS, (16, 16, 24, 8, 8, 2, 16))},
+                **{name: In(width) for name, width in zip(self.FIELDS, (16, 16, 24, 8, 8, 2, 16, 1))},
                 "t": Out(index_bits(accs)),
                 "row": Out(index_bits(rows)),
                 "block": Out(index_bits(self._blocks)),
@@ -110,51 +111,58 @@ class TileWalk(wiring.Component):
         tile_pixel = Signal(PIXEL_BITS)
         tile_channel = Signal.like(self.channel)
         tile_idx = Signal(IDX_BITS)
-        end_n, end_m, end_t, end_r, end_b = (Signal(name=f"end_{v}") for v in ("n", "m", "t", "r", "b"))
+        group, groups, half = Signal(8), Signal(8), Signal()
+        end_n, end_m, end_t, end_r, end_h, end_b = (Signal(name=f"end_{v}") for v in ("n", "m", "t", "r", "h", "b"))
+        halved = self.depthwise if self._halves == 2 else Const(0, 1)
         m.d.comb += [
             end_b.eq(self.block == self._blocks - 1),
             end_r.eq(self.row == self._rows - 1),
-            end_t.eq(self.t + 1 >= self.t_used),
+            end_h.eq(half | ~halved),
+            end_t.eq(group + 1 >= groups),
             end_m.eq(mt + 1 >= self.m_tiles),
             end_n.eq(n + 1 >= self.n_tiles),
-            self.t_used.eq(Mux(end_m, self.t_last, self.t_count)),
-            self.first.eq((self.t == 0) & (self.row == 0) & (self.block == 0)),
-            self.last.eq(end_b & end_r & end_t),
+            groups.eq(Mux(end_m, self.t_last, self.t_count)),
+            self.t_used.eq(groups << halved),
+            self.t.eq(Mux(halved, Cat(half, group), group)),
+            self.first.eq((group == 0) & (self.row == 0) & ~half & (self.block == 0)),
+            self.last.eq(end_b & end_h & end_r & end_t),
             self.final.eq(end_m & end_n),
         ]
         with m.If(self.advance):
             m.d.sync += [
                 self.block.eq(Mux(end_b, 0, self.block + 1)),
-                self.channel.eq(Mux(end_b, tile_channel, self.channel + self._lanes)),
-                self.idx.eq(Mux(end_b, tile_idx, self.idx + 1)),
+                self.channel.eq(self.channel + self._lanes),
+                self.idx.eq(self.idx + 1),
             ]
             with m.If(end_b):
-                m.d.sync += self.row.eq(Mux(end_r, 0, self.row + 1))
-            with m.If(end_b & end_r):
-                m.d.sync += self.t.eq(Mux(end_t, 0, self.t + 1))
+                m.d.sync += [half.eq(~end_h), self.channel.eq(tile_channel + Mux(end_h, 0, self._cols))]
+            with m.If(end_b & end_h):
+                m.d.sync += [self.row.eq(Mux(end_r, 0, self.row + 1)), self.idx.eq(tile_idx)]
+            with m.If(end_b & end_h & end_r):
+                m.d.sync += group.eq(Mux(end_t, 0, group + 1))
             with m.If(self.last):
                 m.d.sync += [
                     mt.eq(Mux(end_m, 0, mt + 1)),
                     tile_pixel.eq(Mux(end_m, 0, tile_pixel + self.t_count * self._rows)),
                 ]
             with m.If(self.last & end_m):
-                channel, idx = tile_channel + self._cols, tile_idx + self._blocks
+                channel, idx = tile_channel + (Const(self._cols) << halved), tile_idx + (Const(self._blocks) << halved)
                 m.d.sync += [n.eq(n + 1), tile_channel.eq(channel), tile_idx.eq(idx)]
                 m.d.sync += [self.channel.eq(channel), self.idx.eq(idx)]
         with m.If(self.load):
-            counters = (n, mt, self.t, self.row, self.block, self.channel, self.idx)
+            counters = (n, mt, group, self.row, half, self.block, self.channel, self.idx)
             m.d.sync += [s.eq(0) for s in (*counters, tile_pixel, tile_channel, tile_idx)]
-        self._place(m, tile_pixel)
+        self._place(m, tile_pixel, group)
         return m
 
-    def _place(self, m: Module, tile_pixel: Signal) -> None:
+    def _place(self, m: Module, tile_pixel: Signal, t: Signal) -> None:
         """Pixel of the row in the tile, and how many lanes of the beat are valid."""
         group, within = Signal(8), Signal(8)
         in_tile, in_channels = Signal.like(self.lanes), Signal.like(self.lanes)
         left_channels = Signal(signed(CHANNEL_BITS))
         m.d.comb += [
-            group.eq(self.t >> self.ilv),
-            within.eq(self.t & ~(Const(0xFF, 8) << self.ilv)[:8]),
+            group.eq(t >> self.ilv),
+            within.eq(t & ~(Const(0xFF, 8) << self.ilv)[:8]),
             self.pixel.eq(tile_pixel + ((group * self._rows + self.row) << self.ilv) + within),
             in_tile.eq(self._lanes),
             left_channels.eq(self.channels - self.channel),

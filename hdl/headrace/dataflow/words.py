@@ -1,11 +1,13 @@
 """From the bytes of a beat to the scratchpad words that hold them."""
 
-from amaranth.hdl import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Shape, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from headrace.config import index_bits
 from headrace.dataflow.beat import coordinates_layout
+from headrace.dataflow.elements import beat_bytes
+from headrace.isa import DType
 from headrace.memory.view import ViewAddress
 
 __all__ = ["WordSequence", "most_words", "request_layout", "rotate_bytes", "word_layout"]
@@ -25,7 +27,8 @@ def request_layout(*, lanes: int, user: ShapeLike) -> data.StructLayout:
 
 
 def word_layout(*, banks: int, word_bytes: int, lanes: int, user: ShapeLike) -> data.StructLayout:
-    """Word `number` of the beat. offset: byte of the first word where the beat begins; last: of the beat.
+    """Word `number` of a beat of `lanes` elements of `type` in `bytes` bytes. offset: byte of the first word where the
+    beat begins; last: of the beat.
 
     addr is not cut to the bank. empty: the beat has no bytes and this is not an access. bad: the address is not in the
     scratchpad.
@@ -37,7 +40,8 @@ def word_layout(*, banks: int, word_bytes: int, lanes: int, user: ShapeLike) -> 
             "number": Shape.cast(range(most_words(lanes=lanes, word_bytes=word_bytes))),
             "offset": index_bits(word_bytes),
             "lanes": Shape.cast(range(lanes + 1)),
-            "wide": 1,
+            "type": DType,
+            "bytes": range(4 * lanes + 1),
             "last": 1,
             "empty": 1,
             "bad": 1,
@@ -68,7 +72,7 @@ class WordSequence(wiring.Component):
     LATENCY = 3
 
     def __init__(self, *, banks: int, words: int, word_bytes: int, lanes: int, user: ShapeLike) -> None:
-        self._banks, self._words, self._word_bytes = banks, words, word_bytes
+        self._banks, self._words, self._word_bytes, self._lanes = banks, words, word_bytes, lanes
         self._request = request_layout(lanes=lanes, user=user)
         self._word = word_layout(banks=banks, word_bytes=word_bytes, lanes=lanes, user=user)
         self._most = most_words(lanes=lanes, word_bytes=word_bytes)
@@ -136,7 +140,8 @@ class WordSequence(wiring.Component):
         at = request.at
         m.submodules.view = view = ViewAddress(banks=self._banks, words=self._words)
         word, words = Signal(self._word), Signal(range(self._most + 1))
-        size = Signal(range(self._most * self._word_bytes + 1))
+        size = beat_bytes(m, at.view.type, request.lanes, most=self._lanes)
+        end = Signal(range(self._most * self._word_bytes + 1))
         fits, empty = Signal(), Signal()
         offset = Signal(index_bits(self._word_bytes))
         spare = at.pixel[view.PIXEL_BITS - 1 :]
@@ -152,11 +157,12 @@ class WordSequence(wiring.Component):
             word.offset.eq(offset),
             empty.eq(request.lanes == 0),
             word.lanes.eq(request.lanes),
-            word.wide.eq(at.view.wide),
+            word.type.eq(at.view.type),
+            word.bytes.eq(size),
             word.empty.eq(empty),
             word.bad.eq(~empty & (view.overflow | ~fits)),
             word.user.eq(request.user),
-            size.eq(Mux(at.view.wide, Cat(0, 0, request.lanes), request.lanes) + offset + (self._word_bytes - 1)),
-            words.eq(Mux(empty, 1, size >> (self._word_bytes.bit_length() - 1))),
+            end.eq(size + offset + (self._word_bytes - 1)),
+            words.eq(Mux(empty, 1, end >> (self._word_bytes.bit_length() - 1))),
         ]
         return word, words

@@ -19,6 +19,7 @@ def build(config: NpuConfig) -> DataflowArray:
         accs=config.accs,
         columns=config.columns,
         lanes=config.vector_lanes,
+        halves=config.halves if config.depthwise_taps else 1,
         contexts=config.contexts,
         column_words=config.column_words,
         gasket_beats=config.gasket_beats,
@@ -43,6 +44,7 @@ class Bench:
     def __post_init__(self) -> None:
         c = self.config
         self.spad = np.zeros((c.rows, c.bank_words, c.word_bytes), np.uint8)
+        self.ka = np.zeros((c.rows, c.bank_words), np.uint8)
         self.beats: list[int] = []
         self.finished: list[tuple[int, str]] = []
         self.errors: dict[str, tuple[int, int, int]] = {}
@@ -87,13 +89,14 @@ class Bench:
                 ready = self._go()
                 ctx.set(port.req.ready, ready)
                 p = port.req.payload
-                *_, valid, bank, addr, data, mask = await ctx.tick().sample(
-                    port.req.valid, p.bank, p.addr, p.data, p.mask
+                *_, valid, bank, addr, data, mask, ka = await ctx.tick().sample(
+                    port.req.valid, p.bank, p.addr, p.data, p.mask, p.ka
                 )
                 if valid and ready:
                     value = np.frombuffer(data.to_bytes(self.config.word_bytes, "little"), np.uint8)
                     enabled = np.array([mask >> i & 1 for i in range(self.config.word_bytes)], bool)
                     self.spad[bank, addr, enabled] = value[enabled]
+                    self.ka[bank, addr] = ka
 
         return process
 

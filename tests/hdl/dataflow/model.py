@@ -5,16 +5,22 @@ import itertools
 import numpy as np
 
 from headrace.config import NpuConfig
-from headrace.isa import DataflowOp, Reduce, Source
+from headrace.isa import DataflowOp, DType, MemIndex, Reduce, Source
 
+from .elements import beat_size, decode, encode
 from .reference import lane_op
+
+IDENTITY = {Reduce.SUM: 0, Reduce.MAX: -(1 << 31), Reduce.MIN: (1 << 31) - 1}
+MERGE = {Reduce.SUM: np.add, Reduce.MAX: np.maximum, Reduce.MIN: np.minimum}
 
 
 class Model:
     """Executes commands one after the other on its own scratchpad."""
 
-    def __init__(self, config: NpuConfig, spad: np.ndarray, contexts: dict, memory: np.ndarray | None) -> None:
-        self.c, self.spad, self.contexts = config, spad.copy(), contexts
+    def __init__(
+        self, config: NpuConfig, spad: np.ndarray, ka: np.ndarray, contexts: dict, memory: np.ndarray | None
+    ) -> None:
+        self.c, self.spad, self.ka, self.contexts = config, spad.copy(), ka.copy(), contexts
         self.memory = np.zeros((config.columns, config.column_words, config.vector_lanes), np.int64)
         if memory is not None:
             self.memory = memory.reshape(self.memory.shape)
@@ -24,46 +30,62 @@ class Model:
         addr = f.get(f"{view}_base", 0) + channel // c.word_bytes * f.get(f"{view}_plane", 0)
         return pixel // s % c.rows, addr + pixel // (s * c.rows) * s + pixel % s, channel % c.word_bytes
 
-    def _size(self, f: dict, view: str) -> int:
-        return 4 if f.get(f"{view}_type", 0) else 1
-
     def read(self, f: dict, view: str, pixel: int, channel: int, valid: list[bool]) -> np.ndarray:
-        out, size = np.zeros(len(valid), np.uint32), self._size(f, view)
-        for lane, use in enumerate(valid):
-            if use:
-                raw = bytes(self.spad[self._byte(f, view, pixel, channel + lane * size + i)] for i in range(size))
-                out[lane] = int.from_bytes(raw, "little", signed=True) & 0xFFFFFFFF
+        out, kind, count = np.zeros(len(valid), np.uint32), f.get(f"{view}_type", 0), sum(valid)
+        raw = bytes(self.spad[self._byte(f, view, pixel, channel + i)] for i in range(beat_size(kind, count)))
+        out[:count] = decode(kind, raw, count)
         return out
 
     def write(self, f: dict, view: str, pixel: int, channel: int, valid: list[bool], x: np.ndarray) -> None:
-        size = self._size(f, view)
-        for lane, use in enumerate(valid):
-            value = int(np.uint32(x[lane]).view(np.int32))
-            if size == 1:
-                value = min(max(value + f.get("zp", 0), f.get("lo", 0)), f.get("hi", 0))
-            for i in range(size if use else 0):
-                self.spad[self._byte(f, view, pixel, channel + lane * size + i)] = value >> 8 * i & 0xFF
+        kind, values = f.get(f"{view}_type", 0), [int(v) for v in x[: sum(valid)]]
+        if kind == DType.KA and values:
+            self.ka[self._byte(f, view, pixel, channel)[:2]] = values[0] & 7
+            return
+        codes = encode(kind, values, **{name: f.get(name, 0) for name in ("zp", "lo", "hi")})
+        for i, code in enumerate(codes):
+            at = self._byte(f, view, pixel, channel + i)
+            self.spad[at], self.ka[at[:2]] = code, 0
+
+    def _operand(self, k: dict, column: int, x: np.ndarray, y: np.ndarray, idx: int) -> np.ndarray:
+        """Operand MEM of a context."""
+        base = k.get("mem_base", 0)
+        match MemIndex(k.get("mem_index", 0)):
+            case MemIndex.NONE:
+                word = np.full(len(x), base)
+            case MemIndex.IDX:
+                word = np.full(len(x), base + idx)
+            case MemIndex.X:
+                word = base + (x & 0xFF)
+            case MemIndex.Y:
+                word = base + (y & 0xFF)
+        return (self.memory[column, word, np.arange(len(x))] & 0xFFFFFFFF).astype(np.uint32)
 
     def columns(self, beats: list[tuple], context: int) -> list[tuple]:
         for column in range(self.c.columns):
             k = self.contexts.get((context, column), {})
+            kind, across = Reduce(k.get("reduce", 0)), k.get("across", 0)
             out, state, count = [], None, 0
             for x, y, idx, valid in beats:
-                word = k.get("mem_base", 0) + (idx if k.get("mem_index") else 0)
-                full = np.full(len(x), k.get("imm", 0) & 0xFFFFFFFF, np.uint32)
-                operands = {Source.X: x, Source.Y: y, Source.IMM: full}
+                operands = {
+                    Source.X: x,
+                    Source.Y: y,
+                    Source.IMM: np.full(len(x), k.get("imm", 0) & 0xFFFFFFFF, np.uint32),
+                }
                 if Source.MEM in (k.get("a"), k.get("b")):
-                    operands[Source.MEM] = (self.memory[column, word] & 0xFFFFFFFF).astype(np.uint32)
+                    operands[Source.MEM] = self._operand(k, column, x, y, idx)
                 a, b = operands[Source(k.get("a", 0))], operands[Source(k.get("b", 0))]
                 r = lane_op(DataflowOp(k.get("op", 0)), a, b, np.int64(k.get("sh", 0)))
-                kind = Reduce(k.get("reduce", 0))
                 if kind != Reduce.NONE:
                     value = r.view(np.int32).astype(np.int64)
-                    merge = {Reduce.SUM: np.add, Reduce.MAX: np.maximum, Reduce.MIN: np.minimum}[kind]
-                    state = value if count == 0 else merge(state, value)
+                    if across:
+                        value = np.where(valid[0], value, IDENTITY[kind])
+                    state = value if count == 0 else MERGE[kind](state, value)
                     count = (count + 1) % k["repeat"]
                     if count:
                         continue
+                    if across:
+                        state = np.full_like(state, MERGE[kind].reduce(state))
+                        valid = ([True] * len(x), *valid[1:])
                     r = (state & 0xFFFFFFFF).astype(np.uint32)
                 out.append((x, r, idx, valid) if k.get("dst") else (r, y, idx, valid))
             beats = out
@@ -88,10 +110,10 @@ class Model:
                 )
                 use = v == "x" or f.get("y_enable", 0)
                 values.append(self.read(f, v, pixel, channel, valid if use else [False] * lanes))
-            beats.append((*values, f.get("idx_base", 0) + k, valid))
+            beats.append((*values, f.get("idx_base", 0) + k, (valid,)))
         emitted = iter(self.run(beats, f))
         for j in itertools.product(*(range(f.get(f"m{i}", 1)) for i in (2, 1, 0))):
-            x, _, _, valid = next(emitted)
+            x, _, _, (valid,) = next(emitted)
             pixel, channel = (
                 f.get(f"o_{at}", 0) + sum(n * f.get(f"o_d{kind}{i}", 0) for i, n in enumerate(reversed(j)))
                 for kind, at in (("p", "p0"), ("c", "c0"))
@@ -102,22 +124,30 @@ class Model:
     def epilogue(self, f: dict, tiles: list[np.ndarray]) -> None:
         c, lanes = self.c, self.c.vector_lanes
         interleave = 1 << f.get("ilv", 0)
+        halves = c.halves if f.get("depthwise") else 1
         for n, mt in itertools.product(range(f["n_tiles"]), range(f["m_tiles"])):
             tile, beats = tiles.pop(0), []
             used = f["t_last"] if mt == f["m_tiles"] - 1 else f["t_count"]
-            for t, r, b in itertools.product(range(used), range(c.rows), range(c.acc_beats)):
+            assert len(tile) == used * halves
+            loops = (range(used), range(c.rows), range(halves), range(c.acc_beats))
+            for t, r, h, b in itertools.product(*loops):
                 m = mt * f["t_count"] * c.rows + t // interleave * c.rows * interleave + r * interleave + t % interleave
+                first = (n * halves + h) * c.cols + b * lanes
                 x, valid = np.zeros(lanes, np.uint32), []
                 for lane in range(lanes):
                     inside = b * lanes + lane < c.cols
-                    channel = n * c.cols + b * lanes + lane
-                    valid.append(inside and m < f["m_count"] and (not f.get("channels") or channel < f["channels"]))
+                    in_channels = not f.get("channels") or first + lane < f["channels"]
+                    valid.append(inside and m < f["m_count"] and in_channels)
                     if inside:
-                        x[lane] = tile[t, r, b * lanes + lane].view(np.uint32)
-                first = n * c.cols + b * lanes
-                at = f.get("res_p0", 0) + m, f.get("res_c0", 0) + first * self._size(f, "res")
+                        x[lane] = tile[t * halves + h, r, b * lanes + lane].view(np.uint32)
+                at = f.get("res_p0", 0) + m, f.get("res_c0", 0) + self._bytes(f, "res", first)
                 y = self.read(f, "res", *at, valid if f.get("res_enable") else [False] * lanes)
-                place = f.get("out_p0", 0) + m, f.get("out_c0", 0) + first * self._size(f, "out")
-                beats.append((x, y, f.get("idx_base", 0) + n * c.acc_beats + b, (valid, place)))
+                place = f.get("out_p0", 0) + m, f.get("out_c0", 0) + self._bytes(f, "out", first)
+                beats.append((x, y, f.get("idx_base", 0) + (n * halves + h) * c.acc_beats + b, (valid, place)))
             for x, _, _, (valid, place) in self.run(beats, f):
                 self.write(f, "out", *place, valid, x)
+
+    def _bytes(self, f: dict, view: str, elements: int) -> int:
+        """Channel byte of an element; of KA elements each has one."""
+        kind = f.get(f"{view}_type", 0)
+        return elements if kind == DType.KA else elements // 2 if kind == DType.I4 else beat_size(kind, elements)

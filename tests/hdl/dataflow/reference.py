@@ -42,6 +42,17 @@ def _to_int(a: np.ndarray) -> np.ndarray:
     return np.clip(value, -(2**31), 2**31 - 1).astype(np.int64)
 
 
+def _reciprocal(bits: np.ndarray) -> np.ndarray:
+    """sign * T / 256 * 2^-e for a = sign * m * 2^e, T by the first three fraction bits of m."""
+    table = np.array([241, 216, 195, 178, 164, 152, 141, 132], np.float64)
+    exponent = (bits >> 23 & 0xFF).astype(np.int64)
+    value = table[bits >> 20 & 7] / 256 * 2.0 ** (127 - exponent)  # exact: a double holds every fp32 and its inverse
+    value = np.where(value < 2.0**-126, 0.0, value)
+    value = np.where(exponent == 0, np.inf, np.where(exponent == 255, 0.0, value))
+    out = value.astype(np.float32).view(np.uint32) | bits & 0x80000000
+    return np.where(np.isnan(bits.view(np.float32)), np.uint32(QUIET_NAN), out)
+
+
 def _half(bits: np.ndarray) -> np.ndarray:
     return np.asarray(bits, np.uint32).astype(np.uint16).view(np.int16).astype(np.int64)
 
@@ -84,4 +95,14 @@ def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> 
                 return _select(a, b, larger=False)
             case DataflowOp.FMAX:
                 return _select(a, b, larger=True)
+            case DataflowOp.IAND:
+                out = a & b
+            case DataflowOp.IOR:
+                out = a | b
+            case DataflowOp.IXOR:
+                out = a ^ b
+            case DataflowOp.ISHL:
+                out = a.astype(np.uint64) << (b & 31).astype(np.uint64)
+            case DataflowOp.FRCP:
+                return _reciprocal(a)
     return (out & 0xFFFFFFFF).astype(np.uint32)

@@ -31,6 +31,7 @@ def signed_imm(value: int) -> int:
 def fill(bench: Bench, seed: int = 7) -> None:
     rng = np.random.default_rng(seed)
     bench.spad[:] = rng.integers(0, 256, bench.spad.shape)
+    bench.ka[:] = rng.integers(0, 8, bench.ka.shape)
     c = bench.config
     bench.memory = np.zeros((c.columns, c.column_words, c.vector_lanes), np.int64)
     bench.memory[:, :16] = rng.integers(-(1 << 20), 1 << 20, bench.memory[:, :16].shape)
@@ -38,7 +39,7 @@ def fill(bench: Bench, seed: int = 7) -> None:
 
 def run(bench: Bench, **kwargs: Any) -> None:
     """Run the bench and compare the whole scratchpad with the model, whatever the order of the queues."""
-    model = Model(bench.config, bench.spad, bench.contexts, bench.memory)
+    model = Model(bench.config, bench.spad, bench.ka, bench.contexts, bench.memory)
     tiles = list(bench.tiles)
     for name, fields in bench.commands:
         if name == "VECTOR":
@@ -49,6 +50,7 @@ def run(bench: Bench, **kwargs: Any) -> None:
     assert not bench.errors
     wrong = np.argwhere(bench.spad != model.spad)
     assert not len(wrong), f"{len(wrong)} bytes differ, first [bank, word, byte] {wrong[:5].tolist()}"
+    assert (bench.ka == model.ka).all()
     assert sorted(i for i, _ in bench.finished) == list(range(len(bench.commands)))
     for queue in ("EPILOGUE", "VECTOR"):
         done = [i for i, name in bench.finished if name == queue]
@@ -263,4 +265,4 @@ def test_tile_shape_error():
 
 
 def test_latency():
-    assert Column.LATENCY == 8
+    assert [Column.latency(lanes) for lanes in (1, 2, 8, 16, 64)] == [8, 9, 9, 10, 10]

@@ -31,7 +31,7 @@ def run(beats, contexts, *, clear_at=None):
             ctx.set(dut.load_data, 100 * word)
             await ctx.tick()
         ctx.set(dut.load_memory, 0)
-        for cycle in range(len(beats) + Column.LATENCY + 2):
+        for cycle in range(len(beats) + Column.latency(1) + 2):
             beat = beats[cycle] if cycle < len(beats) else None
             tag = dut.i.tag
             ctx.set(tag.present, beat is not None)
@@ -58,7 +58,7 @@ def test_latency_and_context_switch():
     """Every beat takes its own context; results arrive exactly LATENCY cycles later."""
     beats = [{"x": 10 + i, "y": 50 + i, "idx": i % 3, "context": i % 2} for i in range(7)]
     out = run(beats, [PASS, ADD])
-    assert [o["cycle"] for o in out] == [i + Column.LATENCY for i in range(7)]
+    assert [o["cycle"] for o in out] == [i + Column.latency(1) for i in range(7)]
     for i, o in enumerate(out):
         assert o["x"] == (10 + i + 100 * (1 + i % 3) if i % 2 else 10 + i)
         assert (o["y"], o["idx"], o["valid"]) == (50 + i, i % 3, 1)

@@ -23,6 +23,7 @@ FLOAT_CORNERS = [
 INT_CORNERS = [0, 1, 2, 3, 127, 128, 0xFFFFFF, 0x1000000, 0x1000001, 0x1000003, 0x7FFFFF7F, 0x7FFFFFBF, 0x7FFFFFFF]
 FLOAT_OPS = [DataflowOp.FADD, DataflowOp.FSUB, DataflowOp.FMUL, DataflowOp.FMIN, DataflowOp.FMAX]
 INT_OPS = [DataflowOp.IADD, DataflowOp.ISUB, DataflowOp.IMIN, DataflowOp.IMAX, DataflowOp.ISHR, DataflowOp.PASS]
+BIT_OPS = [DataflowOp.IAND, DataflowOp.IOR, DataflowOp.IXOR, DataflowOp.ISHL]
 
 
 def check(op: np.ndarray, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> None:
@@ -87,6 +88,21 @@ def test_integer_corners(op):
     a, b = _pairs(INT_CORNERS + [-v & 0xFFFFFFFF for v in INT_CORNERS] + [0x80000000])
     for shift in (0, 1, 7, 31):
         check(np.full(len(a), op), a, b, np.full(len(a), shift))
+
+
+@pytest.mark.parametrize("op", BIT_OPS, ids=lambda op: op.name)
+def test_bits(op):
+    """Corners, and every distance of a shift (and bits beyond its five, which do not count)."""
+    a, b = _pairs([0, 1, 0x80000000, 0xFFFFFFFF, 0x12345678, 0xA5A5A5A5, *range(32), 63, 0xFFFFFFE0])
+    check(np.full(len(a), op), a, b, np.zeros(len(a), np.int64))
+
+
+def test_reciprocal():
+    """Every exponent and sign with both ends of every eighth of the mantissa."""
+    fraction = np.array([eighth << 20 | low for eighth in range(8) for low in (0, 0xFFFFF)], np.uint32)
+    head = np.arange(512, dtype=np.uint32) << 23
+    a = (head[:, None] | fraction).ravel()
+    check(np.full(len(a), DataflowOp.FRCP), a, np.zeros_like(a), np.zeros(len(a), np.int64))
 
 
 def test_products_and_division():

@@ -11,7 +11,11 @@ from headrace.dataflow.port_share import ReadShare
 from headrace.dataflow.stream_read import StreamRead
 from headrace.dataflow.stream_write import StreamWrite
 from headrace.interfaces import SPAD_LATENCY
+from headrace.isa import DType
 
+from .elements import beat_size, decode, encode
+
+SOURCES = [kind for kind in DType if kind != DType.KA]
 SHAPES = [(1, 1, 4), (2, 3, 8), (3, 5, 4), (2, 4, 16)]  # banks, lanes, bytes of a word
 
 
@@ -21,12 +25,14 @@ def place(view: dict[str, int], banks: int, word_bytes: int, pixel: int, channel
     return pixel // s % banks, addr, channel % word_bytes
 
 
-def requests(rng: random.Random, lanes: int) -> list[tuple[dict[str, int], int, int, int]]:
+def requests(rng: random.Random, lanes: int, types: list[DType]) -> list[tuple[dict[str, int], int, int, int]]:
     """(view, pixel, channel, valid lanes)"""
     out = []
-    for _ in range(60):
+    for _ in range(100):
         view = {"base": rng.randrange(20), "plane": rng.randrange(8, 12), "shift": rng.randrange(3)}
-        out.append(({**view, "wide": rng.randrange(2)}, rng.randrange(12), rng.randrange(40), rng.randrange(lanes + 1)))
+        out.append(
+            ({**view, "type": rng.choice(types)}, rng.randrange(12), rng.randrange(40), rng.randrange(lanes + 1))
+        )
     return out
 
 
@@ -44,7 +50,7 @@ def present(ctx, request, item):
 def test_read(banks, lanes, word_bytes, stall):
     rng = random.Random(3)
     spad = np.random.default_rng(3).integers(0, 256, (banks, 256, word_bytes)).astype(np.uint8)
-    items = requests(rng, lanes)
+    items = requests(rng, lanes, SOURCES)
     dut = StreamRead(banks=banks, words=256, word_bytes=word_bytes, lanes=lanes)
     got = []
 
@@ -83,13 +89,9 @@ def test_read(banks, lanes, word_bytes, stall):
     sim.add_testbench(sink)
     sim.run()
     for (view, pixel, channel, valid), beat in zip(items, got):
-        size = 4 if view["wide"] else 1
-        for lane in range(lanes):
-            raw = bytes(
-                spad[place(view, banks, word_bytes, pixel, channel + lane * size + i)] for i in range(size)
-            )  # fmt: skip
-            expected = int.from_bytes(raw, "little", signed=True) & 0xFFFFFFFF
-            assert beat[lane] == (expected if lane < valid else 0)
+        size = beat_size(view["type"], valid)
+        raw = bytes(spad[place(view, banks, word_bytes, pixel, channel + i)] for i in range(size))
+        assert beat == decode(view["type"], raw, valid) + [0] * (lanes - valid)
 
 
 @pytest.mark.parametrize(("banks", "lanes", "word_bytes"), SHAPES)
@@ -97,26 +99,29 @@ def test_read(banks, lanes, word_bytes, stall):
 def test_write(banks, lanes, word_bytes, stall):
     rng = random.Random(4)
     spad = np.zeros((banks, 256, word_bytes), np.uint8)
-    expected = spad.copy()
-    items = requests(rng, lanes)
+    ka = np.full((banks, 256), 7)
+    expected, expected_ka = spad.copy(), ka.copy()
+    items = requests(rng, lanes, list(DType))
     dut = StreamWrite(banks=banks, words=256, word_bytes=word_bytes, lanes=lanes)
     finished = []
 
     async def source(ctx):
-        ctx.set(dut.conversion.zp, -7)
-        ctx.set(dut.conversion.lo, -100)
-        ctx.set(dut.conversion.hi, 101)
         for number, item in enumerate(items):
-            values = [rng.choice([rng.randrange(-150, 150), rng.randrange(-(1 << 31), 1 << 31)]) for _ in range(lanes)]
+            conversion = {"zp": rng.randrange(-128, 128), "lo": rng.randrange(-128, 40), "hi": rng.randrange(-40, 128)}
+            for name, value in conversion.items():
+                ctx.set(getattr(dut.conversion, name), value)
+            ranges = (150, 1 << 15, 1 << 16, 1 << 31)
+            values = [rng.randrange(-limit, limit) & 0xFFFFFFFF for limit in rng.choices(ranges, k=lanes)]
             view, pixel, channel, valid = item
-            for lane in range(valid):
-                size = 4 if view["wide"] else 1
-                value = values[lane] if view["wide"] else min(max(values[lane] - 7, -100), 101)
-                for i in range(size):
-                    expected[place(view, banks, word_bytes, pixel, channel + lane * size + i)] = value >> 8 * i & 0xFF
+            if valid and view["type"] == DType.KA:
+                expected_ka[place(view, banks, word_bytes, pixel, channel)[:2]] = values[0] & 7
+            elif valid:
+                for i, code in enumerate(encode(view["type"], values[:valid], **conversion)):
+                    at = place(view, banks, word_bytes, pixel, channel + i)
+                    expected[at], expected_ka[at[:2]] = code, 0
             present(ctx, dut.i.payload, item)
             for lane in range(lanes):
-                ctx.set(dut.i.payload.user.x[lane], values[lane] & 0xFFFFFFFF)
+                ctx.set(dut.i.payload.user.x[lane], values[lane])
             ctx.set(dut.i.payload.user.queue, number & 1)
             ctx.set(dut.i.payload.user.done, number % 7 == 6)
             ctx.set(dut.i.valid, 1)
@@ -129,9 +134,11 @@ def test_write(banks, lanes, word_bytes, stall):
             ready = rng.random() >= stall
             ctx.set(dut.port.req.ready, ready)
             p = dut.port.req.payload
-            *_, valid, bank, addr, data, mask, done = await ctx.tick().sample(
-                dut.port.req.valid, p.bank, p.addr, p.data, p.mask, dut.done
+            *_, valid, bank, addr, data, mask, shift, done = await ctx.tick().sample(
+                dut.port.req.valid, p.bank, p.addr, p.data, p.mask, p.ka, dut.done
             )
+            if valid and ready:
+                ka[bank, addr] = shift
             if done:
                 finished.append(done)
             for i in range(word_bytes if valid and ready else 0):
@@ -144,6 +151,7 @@ def test_write(banks, lanes, word_bytes, stall):
     sim.add_testbench(memory, background=True)
     sim.run()
     assert (spad == expected).all()
+    assert (ka == expected_ka).all()
     assert finished == [1 << (number & 1) for number in range(6, len(items), 7)]
 
 

@@ -56,10 +56,13 @@ def test_loop_nest():
 
 
 @pytest.mark.parametrize(("rows", "cols", "lanes"), [(1, 1, 1), (3, 5, 2), (2, 4, 4), (2, 3, 8)])
+@pytest.mark.parametrize(("halves", "depthwise"), [(1, 0), (1, 1), (2, 0), (2, 1)])
 @pytest.mark.parametrize("ilv", [0, 1])
-def test_tile_walk(rows, cols, lanes, ilv):
-    dut = TileWalk(rows=rows, cols=cols, accs=4, lanes=lanes)
-    fields = {"n_tiles": 2, "m_tiles": 3, "t_count": 4, "t_last": 2, "ilv": ilv, "channels": 2 * cols - 1}
+def test_tile_walk(rows, cols, lanes, halves, depthwise, ilv):
+    dut = TileWalk(rows=rows, cols=cols, accs=8, lanes=lanes, halves=halves)
+    used_halves = halves if depthwise else 1
+    fields = {"n_tiles": 2, "m_tiles": 3, "t_count": 4, "t_last": 2, "ilv": ilv, "depthwise": depthwise}
+    fields["channels"] = 2 * used_halves * cols - 1
     fields["m_count"] = 10 * rows - 1
     blocks = -(-cols // lanes)
 
@@ -72,14 +75,16 @@ def test_tile_walk(rows, cols, lanes, ilv):
         ctx.set(dut.advance, 1)
         for n, mt in itertools.product(range(2), range(3)):
             used = 2 if mt == 2 else 4
-            for t, r, b in itertools.product(range(used), range(rows), range(blocks)):
+            for t, r, h, b in itertools.product(range(used), range(rows), range(used_halves), range(blocks)):
                 m = mt * 4 * rows + ((t >> ilv) * rows + r << ilv) + t % (1 << ilv)
-                channel = n * cols + b * lanes
+                block = n * used_halves + h
+                channel = block * cols + b * lanes
                 valid = min(lanes, cols - b * lanes, max(0, fields["channels"] - channel))
                 expected = {
-                    "t": t, "row": r, "block": b, "pixel": m, "channel": channel, "idx": n * blocks + b,
-                    "lanes": valid if m < fields["m_count"] else 0, "first": t == r == b == 0, "t_used": used,
-                    "last": (t, r, b) == (used - 1, rows - 1, blocks - 1), "final": (n, mt) == (1, 2),
+                    "t": t * used_halves + h, "row": r, "block": b, "pixel": m, "channel": channel,
+                    "idx": block * blocks + b, "lanes": valid if m < fields["m_count"] else 0,
+                    "first": t == r == h == b == 0, "t_used": used * used_halves, "final": (n, mt) == (1, 2),
+                    "last": (t, r, h, b) == (used - 1, rows - 1, used_halves - 1, blocks - 1),
                 }  # fmt: skip
                 assert {name: ctx.get(getattr(dut, name)) for name in expected} == expected
                 await ctx.tick()
