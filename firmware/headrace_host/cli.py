@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from headrace.config import MACHINES, ConfigError, NpuConfig, machine
-from headrace_host.benches import conv_cases, gemm_cases
+from headrace.config import MACHINES, ConfigError, NpuConfig, Precision, machine
+from headrace_host.benches import conv_cases, gemm_cases, in_precision
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.network import compile_graph
 from headrace_host.errors import DeviceError, HostError
@@ -156,26 +156,42 @@ def bench(
     machine_name: MachineOption = "base",
     backend: BackendOption = Backend.rtl,
     json_file: JsonOption = None,
+    precision: Annotated[
+        str, typer.Option(help="A8W8, A8W4, A4W4 (gemm, conv); int8, w4, mixed (network); or all of these.")
+    ] = "all",
     size: Annotated[int, typer.Option(min=1, help="M = K = N of gemm.")] = 256,
     divide: Annotated[int, typer.Option(min=1, max=16, help="Divide the channels of conv, for small machines.")] = 1,
 ) -> None:
-    """Measure MAC and bus utilisation from doorbell to interrupt."""
+    """Measure MAC and bus utilisation from doorbell to interrupt.
+
+    Example: headrace bench gemm --machine base --precision A4W4 --json gemm.json
+    """
     config = machine(machine_name)
     if name is BenchName.network:
         source = fetch_resnet8()
         graph = load_tflite(source)
         work = list(samples(graph, fetch_cifar10()[:1]))
-        sessions = {"resnet-8": _run(graph, config, backend, work, source=source)}
+        sessions = [("resnet-8", _run(graph, config, backend, work, source=source))]
     else:
         cases = gemm_cases(size, size, size) if name is BenchName.gemm else conv_cases(divide)
-        sessions = {case.name: _run(case.graph(), config, backend, [case.sample()]) for case in cases}
-    for session in sessions.values():
+        chosen = [case for p in _precisions(precision) for case in in_precision(cases, p, config)]
+        sessions = [(case.name, _run(case.graph(), config, backend, [case.sample()])) for case in chosen]
+    for _, session in sessions:
         _show(session)
     if json_file is not None:
         content: dict[str, Any] = {"bench": name.value, "machine": config.name, "backend": backend.value}
-        write_json(json_file, content | {"results": [session.bench_result(name) for name, session in sessions.items()]})
-    for session in sessions.values():
+        write_json(json_file, content | {"results": [session.bench_result(name) for name, session in sessions]})
+    for _, session in sessions:
         _verdict(session)
+
+
+def _precisions(name: str) -> list[Precision]:
+    """The precisions that ``name`` means for single layers."""
+    if name == "all":
+        return list(Precision)
+    if name not in Precision.__members__:
+        raise HostError(f"precision '{name}' does not exist here; choose A8W8, A8W4, A4W4 or all")
+    return [Precision[name]]
 
 
 @app.command()
@@ -269,8 +285,11 @@ def _run(
 
 def _show(session: Session) -> None:
     """Table of layers and a summary."""
-    rows = [*layer_costs(session.model, session.runs), total_cost(session.model, session.runs)]
+    total = total_cost(session.model, session.runs)
+    rows = [*layer_costs(session.model, session.runs), total]
     out.print(cost_table(f"{session.model.name} on {session.model.config.name} ({session.backend})", rows))
+    if total.precision == "mixed":
+        out.print(f"MAC use of the total is of what the machine can do in {total.peak}", highlight=False)
     for layer in session.model.layers:
         if layer.runs_on == "host":
             out.print(f"{layer.name}: {layer.operator} runs on the host: {layer.reason}", highlight=False)

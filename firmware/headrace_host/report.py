@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from headrace.config import Precision
 from headrace.isa import BY_OPCODE, COMMAND_BYTES
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import RunStats
@@ -14,7 +15,10 @@ from headrace_host.device import RunStats
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One row: ``cycles`` and what follows from them are None where time does not exist (golden)."""
+    """One row: ``cycles`` and what follows from them are None where time does not exist (golden).
+
+    ``mac_utilization`` is of what the machine can do at most in precision ``peak``.
+    """
 
     name: str
     op: str
@@ -26,6 +30,7 @@ class Cost:
     axi_write_bytes: int
     bandwidth_utilization: float | None
     runs_on: str
+    peak: str
 
 
 def layer_costs(model: CompiledModel, runs: Sequence[RunStats]) -> list[Cost]:
@@ -60,7 +65,13 @@ def total_cost(model: CompiledModel, runs: Sequence[RunStats]) -> Cost:
     if counted:
         read = round(sum(c["READ_BEATS"] for c in counted) / len(counted)) * model.config.axi_bytes
         written = round(sum(c["WRITE_BEATS"] for c in counted) / len(counted)) * model.config.axi_bytes
-    return _cost(model, "total", "network", "A8W8", model.macs, cycles, read, written, "")
+    return _cost(model, "total", "network", network_precision(model), model.macs, cycles, read, written, "")
+
+
+def network_precision(model: CompiledModel) -> str:
+    """The precision of all MAC layers, ``mixed`` when they differ."""
+    used = {layer.precision for layer in model.layers if layer.macs}
+    return used.pop() if len(used) == 1 else "mixed"
 
 
 def _cost(
@@ -68,17 +79,20 @@ def _cost(
     runs_on: str,
 ) -> Cost:  # fmt: skip
     config = model.config
+    # A network of several precisions is measured against the rate that every machine is named by.
+    peak = Precision[precision] if precision in Precision.__members__ else Precision.A8W8
     return Cost(
         name=name,
         op=op,
         precision=precision,
         macs=macs,
         cycles=cycles,
-        mac_utilization=round(macs / (cycles * config.macs_per_cycle), 4) if cycles else None,
+        mac_utilization=round(macs / (cycles * config.macs_per_cycle * peak.rate), 4) if cycles else None,
         axi_read_bytes=read,
         axi_write_bytes=written,
         bandwidth_utilization=round((read + written) / (cycles * config.axi_bytes), 4) if cycles else None,
         runs_on=runs_on,
+        peak=peak.name,
     )
 
 
