@@ -4,13 +4,13 @@ import functools
 
 import pytest
 
-from headrace.config import machine
 from headrace_sim.programs.backends import RtlBackend
+from headrace_sim.programs.machines import find
 
 
 @functools.cache
 def _backend(name: str) -> RtlBackend:
-    return RtlBackend(machine(name))
+    return RtlBackend(find(name))
 
 
 @pytest.fixture(scope="session")

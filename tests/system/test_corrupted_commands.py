@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from headrace.config import machine
 from headrace.isa.assembler import Program
 from headrace.registers import State
 from headrace_sim.programs import Case, random_program
 from headrace_sim.programs.backends import GoldenBackend, RtlBackend
 from headrace_sim.programs.compare import differences
+from headrace_sim.programs.machines import find
 from headrace_sim.programs.rtl_machine import ABORT, RtlMachine, random_timing
 
 from .faults import with_bit
@@ -54,10 +54,13 @@ def _check_recovery(rtl: RtlMachine, case: Case, good: Case) -> None:
         pytest.param("tiny", 1500, marks=pytest.mark.regress),
         pytest.param("odd", 300, marks=pytest.mark.regress),
         pytest.param("thin", 600, marks=pytest.mark.regress),
+        pytest.param("five", 300, marks=pytest.mark.regress),
+        pytest.param("pair", 300, marks=pytest.mark.regress),
+        pytest.param("scaled", 300, marks=pytest.mark.regress),
     ],
 )
 def test_corrupted_programs(backend: Callable[[str], RtlBackend], name: str, count: int) -> None:
-    config = machine(name)
+    config = find(name)
     good = random_program(config, 12, layers=2)
     with backend(name).machine(good, random_timing(good)) as rtl:
         for seed in range(count):

@@ -10,6 +10,7 @@ from headrace.config import machine
 from headrace_sim.programs import random_program
 from headrace_sim.programs.backends import GoldenBackend, RtlBackend
 from headrace_sim.programs.compare import differences
+from headrace_sim.programs.machines import ODD, find
 from headrace_sim.programs.rtl_machine import random_timing
 from headrace_sim.programs.runner import Runner
 
@@ -18,15 +19,18 @@ Backend = Callable[[str], RtlBackend]
 
 @pytest.mark.parametrize(("name", "count"), [("tiny", 40), ("base", 4)])
 def test_programs_equal_golden(name: str, count: int) -> None:
-    runner = Runner(machine(name))
+    runner = Runner(find(name))
     for report in runner.run_all(range(count)):
         assert report.passed, report.text()
 
 
 @pytest.mark.regress
-@pytest.mark.parametrize(("name", "count"), [("tiny", 1500), ("odd", 600), ("thin", 1500), ("base", 150), ("edge", 20)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("tiny", 1500), ("odd", 600), ("thin", 1500), ("base", 150), ("edge", 20), *((name, 200) for name in ODD)],
+)
 def test_many_programs_equal_golden(name: str, count: int) -> None:
-    runner = Runner(machine(name))
+    runner = Runner(find(name))
     for report in runner.run_all(range(10_000, 10_000 + count)):
         assert report.passed, report.text()
 

@@ -10,11 +10,11 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from headrace.config import machine
 from headrace.registers import identity
 from headrace_sim.programs import random_program
 from headrace_sim.programs.backends import GoldenBackend
 from headrace_sim.programs.compare import differences
+from headrace_sim.programs.machines import find
 
 from .machine import Machine
 
@@ -25,7 +25,7 @@ _STALLS = (0.0, 0.1, 0.4)
 @cocotb.test()
 async def registers_identify_the_machine(dut: Any) -> None:
     """Capability registers tell what the machine is; unmapped offsets are refused."""
-    config = machine(os.environ["HEADRACE_MACHINE"])
+    config = find(os.environ["HEADRACE_MACHINE"])
     bench = await Machine.start(dut, base=0, size=_DDR_BYTES)
     for name, value in identity(config).items():
         assert await bench.read(name) == value, name
@@ -35,7 +35,7 @@ async def registers_identify_the_machine(dut: Any) -> None:
 @cocotb.test()
 async def random_programs_equal_golden(dut: Any) -> None:
     """Every byte of DDR equals the golden model's, whatever the bus does; programs follow each other without reset."""
-    config = machine(os.environ["HEADRACE_MACHINE"])
+    config = find(os.environ["HEADRACE_MACHINE"])
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     bus = random.Random(cocotb.RANDOM_SEED)
     bench = await Machine.start(dut, base=0, size=_DDR_BYTES)
