@@ -1,75 +1,125 @@
-"""The processing element: K multipliers, one partial sum, 2T accumulators."""
+"""The processing element: multipliers, one partial sum, the use of group scales, 2T accumulators."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
 
 from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from headrace.config import index_bits
+from headrace.mac.products import MULTIPLIERS
+from headrace.mac.rescale import OFFSET, XSUM, Rescale
 
 __all__ = ["Pe"]
 
 
-def tree_sum(terms: list[Value]) -> Value:
-    """Sum of adjacent pairs, level by level, so that the result grows by one bit a level."""
-    while len(terms) > 1:
-        pairs = [terms[i] + terms[i + 1] for i in range(0, len(terms) - 1, 2)]
-        terms = pairs + terms[len(pairs) * 2 :]
-    return terms[0]
+def partial_bits(lanes: int) -> int:
+    """Width of a partial sum, signed: two phases, or a unit of 16 if that is more, of unsigned bytes' products.
+
+    A group of 32 products of a byte and a nibble is smaller, and so are two phases with two of them a lane.
+    """
+    return bits_for(max(16, 2 * lanes) * 255 * 255) + 1
 
 
 class Pe(wiring.Component):
-    """Dot products of K signed bytes, summed over the phases of a step and added to an accumulator.
+    """Dot products, summed over the phases of a sum, scaled and added to an accumulator.
 
     Control is pipelined by the array, which serves all PEs with one set of registers; every input belongs to its stage:
 
-    1. `multiply`: the dot product of `a` and `w` (K bytes each, byte j is bits 8j..8j+7) is registered.
-    2. `add`: it is added to the partial sum, or replaces it when `restart` is set (first phase of a step).
-    3. `accumulate`: the partial sum is added to accumulator `address`, or replaces it when `overwrite` is set. The next
+    1. `multiply`: products of the lanes' operands `a` and `w` (prepared as `multiplier` wants them: `Products`) are
+       added over the lanes. `tap` takes the place of the first lanes' `a` in depthwise phases; the other one is 0.
+    2. `add`: the phase's sum, made from these as `steer` says, is added to the partial sum, or replaces it when
+       `restart` is set (first phase of a sum).
+    3. `scale`, 4. `combine`: group scales (`Rescale`); row: xsum, half, ka; column: sd, offset.
+    5. `accumulate`: the result is added to accumulator `address`, or replaces it when `overwrite` is set. The next
        cycle may name the same accumulator. `overflow` tells in the following cycle whether the sum left int32.
 
-    `drain_data` is accumulator `drain_address`, combinational. Accumulators hold no reset value.
+    `drain_data` is accumulator `drain_address`, combinational. Registers and accumulators have no reset value.
     """
 
-    LATENCY = 3  # cycles from operands to the accumulator
+    LATENCY = 5  # cycles from operands to the accumulator
 
-    def __init__(self, *, lanes: int, accs: int) -> None:
+    def __init__(self, *, lanes: int, accs: int, multiplier: str, taps: int) -> None:
         self._lanes = lanes
         self._accs = accs
-        super().__init__(
-            {
-                "a": In(8 * lanes),
-                "w": In(8 * lanes),
-                "multiply": In(1),
-                "add": In(1),
-                "restart": In(1),
-                "accumulate": In(1),
-                "overwrite": In(1),
-                "address": In(index_bits(2 * accs)),
-                "overflow": Out(1),
-                "drain_address": In(index_bits(2 * accs)),
-                "drain_data": Out(32),
-            }
-        )
+        self._multiplier = multiplier
+        self._taps = taps
+        self._products = MULTIPLIERS[multiplier]
+        ports: dict[str, Any] = {
+            "a": In(self._products.bits).array(lanes, self._products.operands),
+            "w": In(self._products.bits).array(lanes, self._products.operands),
+            "multiply": In(1),
+            "add": In(1),
+            "restart": In(1),
+            "steer": In(2),
+            "scale": In(1),
+            "xsum": In(XSUM),
+            "sd": In(8),
+            "offset": In(OFFSET),
+            "combine": In(1),
+            "half": In(7),
+            "accumulate": In(1),
+            "ka": In(3),
+            "overwrite": In(1),
+            "address": In(index_bits(2 * accs)),
+            "overflow": Out(1),
+            "drain_address": In(index_bits(2 * accs)),
+            "drain_data": Out(32),
+        }
+        if taps:
+            ports["tap"] = In(self._products.bits).array(taps, self._products.operands)
+        super().__init__(ports)
 
     @property
-    def cell_key(self) -> tuple[int, int]:
+    def cell_key(self) -> Hashable:
         """Parameters that tell one PE module from another."""
-        return (self._lanes, self._accs)
+        return (self._lanes, self._accs, self._multiplier, self._taps)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        products = [
-            self.a.word_select(j, 8).as_signed() * self.w.word_select(j, 8).as_signed() for j in range(self._lanes)
-        ]
-        dot = Signal(signed(16 + index_bits(self._lanes)))
-        partial = Signal(signed(len(dot) + 1))
-        with m.If(self.multiply):
-            m.d.sync += dot.eq(tree_sum(products))
+        partial = Signal(signed(partial_bits(self._lanes)), reset_less=True)
+        total = self._phase_sum(m)
         with m.If(self.add):
-            m.d.sync += partial.eq(dot + Mux(self.restart, 0, partial))
+            m.d.sync += partial.eq(total + Mux(self.restart, 0, partial))
+        m.submodules.rescale = rescale = Rescale(psum_bits=len(partial))
+        m.d.comb += [
+            rescale.psum.eq(partial),
+            rescale.scale.eq(self.scale),
+            rescale.xsum.eq(self.xsum),
+            rescale.sd.eq(self.sd),
+            rescale.offset.eq(self.offset),
+            rescale.combine.eq(self.combine),
+            rescale.half.eq(self.half),
+            rescale.ka.eq(self.ka),
+        ]
+        self._accumulate(m, rescale.term)
+        return m
 
+    def _phase_sum(self, m: Module) -> Value:
+        """Sum of the products of a phase, from registers."""
+        lanes, operands = range(self._lanes), range(self._products.operands)
+        a = [[self._activation(m, j, i) for i in operands] for j in lanes]
+        w = [[self.w[j][i] for i in operands] for j in lanes]
+        sums: list[Value] = []
+        for i, value in enumerate(self._products.sums(a, w)):
+            register = Signal(value.shape(), name=f"sum_{i}", reset_less=True)
+            with m.If(self.multiply):
+                m.d.sync += register.eq(value)
+            sums.append(register)
+        return self._products.total(sums, self.steer)
+
+    def _activation(self, m: Module, lane: int, i: int) -> Value:
+        if lane >= self._taps:
+            return self.a[lane][i]
+        operand = Signal(self._products.bits, name=f"operand_{lane}_{i}")
+        m.d.comb += operand.eq(self.a[lane][i] | self.tap[lane][i])
+        return operand
+
+    def _accumulate(self, m: Module, term: Value) -> None:
         m.submodules.accumulators = accumulators = memory.Memory(shape=signed(32), depth=2 * self._accs, init=[])
         write = accumulators.write_port()
         read = accumulators.read_port(domain="comb")
@@ -77,7 +127,7 @@ class Pe(wiring.Component):
         total = Signal(signed(33))
         m.d.comb += [
             read.addr.eq(self.address),
-            total.eq(partial + Mux(self.overwrite, 0, read.data)),
+            total.eq(term + Mux(self.overwrite, 0, read.data)),
             write.addr.eq(self.address),
             write.data.eq(total),
             write.en.eq(self.accumulate),
@@ -85,4 +135,3 @@ class Pe(wiring.Component):
             self.drain_data.eq(drain.data),
         ]
         m.d.sync += self.overflow.eq(self.accumulate & (total[32] != total[31]))
-        return m
