@@ -3,10 +3,11 @@
 import math
 import struct
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from headrace.config import NpuConfig
-from headrace.isa import DataflowOp, Reduce, Source
+from headrace.isa import DataflowOp, DType, MemIndex, Reduce, Source
 from headrace.isa.assembler import Program
 from headrace_sim.golden import GoldenMachine, RunResult
 
@@ -53,23 +54,78 @@ def signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
-def read_element(c: NpuConfig, spad: Any, f: Fields, prefix: str, pixel: int, byte: int) -> int:
-    if f[prefix + "type"] == 0:
-        return signed(int(spad[place(c, f, prefix, pixel, byte)]), 8)
-    return signed(sum(int(spad[place(c, f, prefix, pixel, byte + i)]) << 8 * i for i in range(4)), 32)
+SIZES = {DType.I8: 1, DType.U8: 1, DType.KA: 1, DType.I16: 2, DType.BF16: 2, DType.B32: 4}
 
 
-def write_element(c: NpuConfig, spad: Any, f: Fields, prefix: str, pixel: int, byte: int, x: int) -> None:
-    """The sink."""
-    if f[prefix + "type"] == 0:
-        spad[place(c, f, prefix, pixel, byte)] = min(max(x + f["zp"], f["lo"]), f["hi"]) & 255
-    else:
-        for i in range(4):
-            spad[place(c, f, prefix, pixel, byte + i)] = x >> 8 * i & 255
+def start(f: Fields, prefix: str, element: int) -> int:
+    """Channel byte of the beat of an EPILOGUE command whose first element is `element`."""
+    dtype = DType(f[prefix + "type"])
+    return element // 2 if dtype == DType.I4 else element * SIZES[dtype]
 
 
-def size(f: Fields, prefix: str) -> int:
-    return 4 if f[prefix + "type"] else 1
+def read_lane(c: NpuConfig, spad: Any, f: Fields, prefix: str, pixel: int, byte: int, lane_number: int) -> int:
+    """The source: a lane of the beat that starts at channel byte `byte`."""
+    dtype = DType(f[prefix + "type"])
+    if dtype == DType.I4:
+        pair = int(spad[place(c, f, prefix, pixel, byte + lane_number // 2)])
+        return signed(pair >> 4 * (lane_number % 2), 4)
+    size = SIZES[dtype]
+    at = byte + lane_number * size
+    raw = sum(int(spad[place(c, f, prefix, pixel, at + i)]) << 8 * i for i in range(size))
+    if dtype == DType.BF16:
+        return signed(raw << 16, 32)
+    return raw if dtype == DType.U8 else signed(raw, 8 * size)
+
+
+def bf16(bits: int) -> int:
+    """The BF16 sink: nearest even, by the distance to both neighbours."""
+    bits &= 0xFFFFFFFF
+    if bits & 0x7FFFFFFF > 0x7F800000:
+        return 0x7FC0
+    if bits & 0x7F800000 == 0:
+        return bits >> 16 & 0x8000
+    low, rest = divmod(bits, 1 << 16)
+    up = rest > 0x8000 or (rest == 0x8000 and low % 2 == 1)
+    return low + up
+
+
+def sink(f: Fields, dtype: DType, x: int) -> int:
+    """What is stored of x, in its low bits."""
+    match dtype:
+        case DType.I8 | DType.I4:
+            return min(max(x + f["zp"], f["lo"]), f["hi"])
+        case DType.U8:
+            return min(max(x + f["zp"], f["lo"] % 256), f["hi"] % 256)
+        case DType.I16:
+            return min(max(x + f["zp"], -32768), 32767)
+        case DType.BF16:
+            return bf16(x)
+    return x
+
+
+def write_beat(c: NpuConfig, pad: Any, f: Fields, prefix: str, pixel: int, byte: int, beat: "Beat") -> None:
+    """The sink of a beat that starts at channel byte `byte`; `pad` has `data` and `ka`."""
+    dtype = DType(f[prefix + "type"])
+    if not any(beat.lanes):
+        return
+    if dtype == DType.KA:
+        pad.ka[place(c, f, prefix, pixel, byte)[:2]] = beat.x[0] & 7
+        return
+    stored: dict[int, int] = {}  # byte to value
+    for i, x in enumerate(beat.x):
+        if not beat.lanes[i]:
+            continue
+        value = sink(f, dtype, x)
+        if dtype == DType.I4:
+            at = byte + i // 2
+            stored[at] = stored.get(at, 0) | (value & 15) << 4 * (i % 2)
+        else:
+            size = SIZES[dtype]
+            stored |= {byte + i * size + j: value >> 8 * j & 255 for j in range(size)}
+    for at, value in stored.items():
+        bank, addr, column = place(c, f, prefix, pixel, at)
+        pad.data[bank, addr, column] = value
+        pad.ka[bank, addr] = 0
 
 
 def walk(f: Fields) -> list[tuple[int, int, int]]:
@@ -213,8 +269,13 @@ def operand(source: int, beat: Beat, memory: Any, context: Fields, lane_number: 
         case Source.IMM:
             return signed(context.get("imm", 0), 32)
         case Source.MEM:
-            word = context.get("mem_base", 0) + (beat.idx if context.get("mem_index", 0) else 0)
-            return int(memory[word][lane_number])
+            index = {
+                MemIndex.NONE: 0,
+                MemIndex.IDX: beat.idx,
+                MemIndex.X: beat.x[lane_number] & 255,
+                MemIndex.Y: beat.y[lane_number] & 255,
+            }[MemIndex(context.get("mem_index", 0))]
+            return int(memory[context.get("mem_base", 0) + index][lane_number])
 
 
 def columns(contexts: list[list[Fields]], memories: Any, beats: list[Beat]) -> list[Beat]:
@@ -223,6 +284,10 @@ def columns(contexts: list[list[Fields]], memories: Any, beats: list[Beat]) -> l
         for number, column in enumerate(context):
             beats = one_column(column, memories[number], beats)
     return beats
+
+
+COMBINE = {Reduce.SUM: lambda p, q: signed(p + q, 32), Reduce.MAX: max, Reduce.MIN: min}
+IDENTITY = {Reduce.SUM: 0, Reduce.MAX: -(2**31), Reduce.MIN: 2**31 - 1}
 
 
 def one_column(c: Fields, memory: Any, beats: list[Beat]) -> list[Beat]:
@@ -238,14 +303,18 @@ def one_column(c: Fields, memory: Any, beats: list[Beat]) -> list[Beat]:
             )
             for i in range(len(beat.x))
         ]
-        how = c.get("reduce", 0)
+        how, lanes = Reduce(c.get("reduce", 0)), beat.lanes
         if how:
-            combine = {Reduce.SUM: lambda p, q: signed(p + q, 32), Reduce.MAX: max, Reduce.MIN: min}[Reduce(how)]
-            state = result if count == 0 else [combine(p, q) for p, q in zip(state, result)]
+            if c.get("across", 0):
+                result = [v if valid else IDENTITY[how] for v, valid in zip(result, lanes)]
+            state = result if count == 0 else [COMBINE[how](p, q) for p, q in zip(state, result)]
             count += 1
             if count < c.get("repeat", 0):
                 continue
             result, count = state, 0
+            if c.get("across", 0):
+                result = [reduce(COMBINE[how], state)] * len(state)
+                lanes = [True] * len(state)
         x, y = (beat.x, result) if c.get("dst", 0) else (result, beat.y)
-        out.append(Beat(x, y, beat.idx, beat.key, beat.lanes))
+        out.append(Beat(x, y, beat.idx, beat.key, lanes))
     return out

@@ -11,14 +11,10 @@ A8W8, A8W4, A4W4 = range(3)
 Tile = list[list[list[int]]]
 
 
-class Overflow(Exception):
-    """An accumulator left int32."""
-
-
 @dataclass
 class Memories:
-    """What a MAC command reads: scratchpad bytes and activation shifts, entries (codes [C][W], scales [C][G][2]) taken
-    from the front of the list, table of group offset shifts.
+    """What a MAC command reads: scratchpad bytes and activation shifts, entries (codes [C][W], scales
+    [C][G][2]) in order, table of group offset shifts.
     """
 
     spad: Any
@@ -87,91 +83,91 @@ def _folded(c: NpuConfig, mem: Memories, f: Fields, m: int, ky: int, kx: int) ->
     return _word_at(c, mem, f | {"in_p0": 0}, at, 0)[0][4 * part : 4 * part + 4]
 
 
-def _checked(value: int) -> int:
-    if not -(2**31) <= value < 2**31:
-        raise Overflow
-    return value
-
-
 def rounding_shift(x: int, n: int) -> int:
     return (x + (1 << (n - 1))) >> n if n else x
 
 
-def _dense_row(c: NpuConfig, mem: Memories, f: Fields, n: int, m: int, entries: list[Any]) -> list[list[int]]:
-    act_bits, weight_bits = 4 if f["mode"] == A4W4 else 8, 8 if f["mode"] == A8W8 else 4
+def _bits(f: Fields) -> tuple[int, int]:
+    """Bits of activation and weight codes."""
+    return 4 if f["mode"] == A4W4 else 8, 8 if f["mode"] == A8W8 else 4
+
+
+def _decoded(f: Fields, codes: Any) -> list[list[int]]:
+    """Weight codes of every column of an entry."""
+    return [codes_of(column.view("u1").tolist(), _bits(f)[1], f["weight_unsigned"]) for column in codes]
+
+
+Entry = tuple[list[list[int]], Any]
+
+
+def _dense_row(c: NpuConfig, mem: Memories, f: Fields, n: int, m: int, entries: list[Entry]) -> list[list[int]]:
     words = 2 if f["mode"] == A8W4 else 1
     acc = [0] * c.cols
-    for e, (codes, _) in enumerate(entries):
+    for e, (weights, _) in enumerate(entries):
         raw = [b for h in range(words) for b in word(c, mem, f, n, m, words * e + h)[0]]
-        a = codes_of(raw, act_bits, f["act_unsigned"])
+        a = codes_of(raw, _bits(f)[0], f["act_unsigned"])
         for col in range(c.cols):
-            w = codes_of(list(codes[col].view("u1")), weight_bits, f["weight_unsigned"])
-            assert len(a) == len(w)
-            acc[col] = _checked(acc[col] + sum(p * q for p, q in zip(a, w)))
+            assert len(a) == len(weights[col])
+            acc[col] += sum(p * q for p, q in zip(a, weights[col]))
     return [acc]
 
 
-def _scaled_row(c: NpuConfig, mem: Memories, f: Fields, n: int, m: int, entries: list[Any]) -> list[list[int]]:
+def _scaled_row(c: NpuConfig, mem: Memories, f: Fields, n: int, m: int, entries: list[Entry]) -> list[list[int]]:
     """Code by code; a group closes at its last code, or at the last code of the last word."""
-    act_bits, weight_bits = 4 if f["mode"] == A4W4 else 8, 8 if f["mode"] == A8W8 else 4
     size = 16 if f["mode"] == A8W8 else 32
-    per_word, per_entry = c.word_bytes * 8 // act_bits, c.word_bytes * 8 // weight_bits
-    total = word_count(c, f) * per_word
+    codes = [code for i in range(word_count(c, f)) for code in _coded(c, mem, f, n, m, i)]
     acc, psum, xsum = [0] * c.cols, [0] * c.cols, 0
-    for k in range(total):
-        raw, ka = word(c, mem, f, n, m, k // per_word)
-        a = codes_of(raw, act_bits, f["act_unsigned"])[k % per_word]
+    for k, (a, ka) in enumerate(codes):
+        e, j = divmod(k, len(entries[0][0][0]))
+        weights, scales = entries[e]
         xsum += a
-        e, j = divmod(k, per_entry)
-        codes, scales = entries[e]
-        for col in range(c.cols):
-            w = codes_of(list(codes[col].view("u1")), weight_bits, f["weight_unsigned"])[j]
-            psum[col] += a * w
-        if k % size != size - 1 and k != total - 1:
+        psum = [p + a * weights[col][j] for col, p in enumerate(psum)]
+        if k % size != size - 1 and k != len(codes) - 1:
             continue
         for col in range(c.cols):
-            if weight_bits == 8:
-                value = 8 * psum[col]
-            else:
+            value = 8 * psum[col]
+            if f["mode"] != A8W8:
                 sd, sm = (int(v) for v in scales[col][j // size])
                 kc = int(mem.kc[f["kc_base"] + n][col // 8]) >> 4 * (col % 8) & 7
                 value = sd * psum[col] + ((signed(sm, 8) * xsum) << kc)
-            acc[col] = _checked(acc[col] + rounding_shift(value, ka))
+            acc[col] += rounding_shift(value, ka)
         psum, xsum = [0] * c.cols, 0
     return [acc]
 
 
-def _depthwise_row(c: NpuConfig, mem: Memories, f: Fields, n: int, m: int, entries: list[Any]) -> list[list[int]]:
+def _coded(c: NpuConfig, mem: Memories, f: Fields, n: int, m: int, i: int) -> list[tuple[int, int]]:
+    """Codes of word i, each with the word's activation shift."""
+    raw, ka = word(c, mem, f, n, m, i)
+    return [(a, ka) for a in codes_of(raw, _bits(f)[0], f["act_unsigned"])]
+
+
+def _depthwise_row(c: NpuConfig, mem: Memories, f: Fields, n: int, m: int, entries: list[Entry]) -> list[list[int]]:
     halves = c.word_bytes // c.cols
     acc = [[0] * c.cols for _ in range(halves)]
-    for ky, (codes, _) in enumerate(entries):
+    for ky, (weights, _) in enumerate(entries):
         for kx in range(f["kw"]):
             raw = [0] * c.word_bytes if m >= f["m_count"] else _word_at(c, mem, f, _pixel(f, m, ky, kx), n)[0]
             a = codes_of(raw, 8, f["act_unsigned"])
             for h in range(halves):
                 for col in range(c.cols):
-                    w = codes_of(list(codes[col].view("u1")), 8, f["weight_unsigned"])
-                    acc[h][col] += a[h * c.cols + col] * w[h * c.lanes + kx]
+                    acc[h][col] += a[h * c.cols + col] * weights[col][h * c.lanes + kx]
     return acc
 
 
 def mac_tiles(c: NpuConfig, mem: Memories, f: Fields) -> list[Tile]:
-    """Accumulators [t * H + h][r][c] of every tile, in order.
-
-    Raises:
-        Overflow
-    """
+    """Accumulators [t * H + h][r][c] of every tile, in order."""
     row = _depthwise_row if f["depthwise"] else _scaled_row if f["scales"] else _dense_row
     count = entry_count(c, f)
+    entries = [(_decoded(f, codes), scales) for codes, scales in mem.entries]
     tiles = []
     for n in range(f["n_tiles"]):
         for mt in range(f["m_tiles"]):
-            entries = mem.entries[n * count : (n + 1) * count] if f["hold"] else mem.entries[:count]
+            mine = entries[n * count : (n + 1) * count] if f["hold"] else entries[:count]
             tile: Tile = []
             for t in range(f["t_last"] if mt == f["m_tiles"] - 1 else f["t_count"]):
-                rows = [row(c, mem, f, n, output_pixel(c, f, mt, t, r), entries) for r in range(c.rows)]
+                rows = [row(c, mem, f, n, output_pixel(c, f, mt, t, r), mine) for r in range(c.rows)]
                 tile += [[rows[r][h] for r in range(c.rows)] for h in range(len(rows[0]))]
             tiles.append(tile)
             if not f["hold"] and (not f["replay"] or mt == f["m_tiles"] - 1):
-                del mem.entries[:count]
+                del entries[:count]
     return tiles

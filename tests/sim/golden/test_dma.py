@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.config import NpuConfig, machine
-from headrace.isa import Cause, Engine
+from headrace.isa import BY_NAME, Cause, Engine
 from headrace_sim.golden import GoldenMachine, Window
 
 from .loops import DATA, fields_of, place, run, run_ok, walk
@@ -78,17 +78,24 @@ def test_columns_and_contexts_are_flat_elements() -> None:
     assert m.dataflow.memory[column, word, lane].view(np.uint32) == memory[(column * 256 + word) * 2 + lane]
 
 
-@pytest.mark.parametrize("name", ["tiny", "odd", "base"])
-def test_weight_entries_are_padded_to_beats_and_repeated(name: str) -> None:
+@pytest.mark.parametrize("name", ["tiny", "odd", "base", "m2"])
+@pytest.mark.parametrize("scales", [0, 1])
+def test_weight_entries_are_padded_to_beats_and_repeated(name: str, scales: int) -> None:
     config = machine(name)
     m, _ = random_machine(config)
-    run_ok(m, ("WEIGHT", {"ddr": DATA, "entries": 3, "repeat": 2, "tag": 9}))
+    run_ok(m, ("WEIGHT", {"ddr": DATA, "entries": 3, "repeat": 2, "tag": 9, "scales": scales}))
     assert len(m.ring) == 6
-    codes = m.ring.take(6, 9, hold=False).codes
+    entries = m.ring.take(6, 9, hold=False)
+    code_bytes = config.entry_beats * config.axi_bytes
     for i in range(6):
-        at = DATA + i % 3 * config.entry_beats * config.axi_bytes
+        at = DATA + i % 3 * (code_bytes + scales * config.scale_beats * config.axi_bytes)
         expected = m.ddr[at : at + config.cols * config.word_bytes].reshape(config.cols, config.word_bytes)
-        np.testing.assert_array_equal(codes[i], expected)
+        np.testing.assert_array_equal(entries.codes[i], expected)
+        for c in range(config.cols):
+            for g in range(config.entry_groups):
+                pair = at + code_bytes + 2 * (c * config.entry_groups + g)
+                want = m.ddr[pair : pair + 2].tolist() if scales else [0, 0]
+                assert entries.scales[i, c, g].tolist() == want
 
 
 @pytest.mark.parametrize(
@@ -104,6 +111,10 @@ def test_weight_entries_are_padded_to_beats_and_repeated(name: str) -> None:
         (("LOAD", {"ddr": 0x20000, "n0": 6, "dest": 2}), Cause.ALIGN, 0x20000),
         (("LOAD", {"ddr": 0x20000, "n0": 8, "dest": 1, "element": 4 * 256 * 2 - 1}), Cause.RANGE, 4 * 256 * 2),
         (("LOAD", {"ddr": 0x20000, "n0": 8, "dest": 2, "element": 8 * 4 * 4 - 1}), Cause.RANGE, 8 * 4 * 4),
+        (("LOAD", {"ddr": 0x20000, "n0": 8, "dest": 3, "element": 255}), Cause.RANGE, 256),
+        (("LOAD", {"ddr": 0x20000, "n0": 6, "dest": 3}), Cause.ALIGN, 0x20000),
+        (("LOAD", {"n0": 4, "dest": 3, "fill": 1}), Cause.MALFORMED, BY_NAME["LOAD"]["fill"].offset),
+        (("WEIGHT", {"ddr": 0x20FF0, "entries": 2, "scales": 1}), Cause.WINDOW, 0x21000),
         (("LOAD", {"ddr": 0x20000, "n0": 4, "base": 1023, "p0": 1, "pix_bytes": 1}), Cause.RANGE, 1024),
         (("STORE", {"ddr": 0x22000, "n0": 5, "base": 1000, "plane": 24, "pix_bytes": 5}), Cause.RANGE, 1024),
         (("LOAD", {"ddr": 0x20FFF, "n0": 4, "base": 1023, "p0": 1, "pix_bytes": 4}), Cause.WINDOW, 0x21000),

@@ -1,50 +1,20 @@
 """EPILOGUE and VECTOR against loops over beats; the operator rules of quantised networks as contexts."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace.config import NpuConfig, machine
-from headrace.isa import Cause, DataflowOp, Reduce, Source, encode_context
-from headrace_sim.golden import GoldenMachine, SequenceError
+from headrace.config import machine
+from headrace.isa import Cause, DataflowOp, Reduce, Source
+from headrace_sim.golden import SequenceError
 
-from .loops import (
-    DATA,
-    Beat,
-    Fields,
-    columns,
-    fields_of,
-    read_element,
-    run,
-    run_ok,
-    size,
-    write_element,
-)
-from .mac_loops import Memories, mac_tiles, output_pixel
+from .loops import DATA, Fields, run, run_ok
+from .pass_loops import check_epilogue, check_vector, random_machine, set_contexts
 
 Case = dict[str, Any]
 Op = DataflowOp
 CLAMP = {"lo": -128, "hi": 127}
-
-
-def random_machine(config: NpuConfig, seed: int = 1) -> GoldenMachine:
-    rng = np.random.default_rng(seed)
-    m = GoldenMachine(config, ddr_bytes=1 << 18)
-    m.ddr[:] = rng.integers(0, 256, len(m.ddr), np.uint8)
-    m.scratchpad.data[:] = rng.integers(0, 256, m.scratchpad.data.shape, np.uint8)
-    m.dataflow.memory[:] = rng.integers(-(2**31), 2**31, m.dataflow.memory.shape)
-    return m
-
-
-def set_contexts(m: GoldenMachine, contexts: list[list[Fields]], first: int = 0) -> list[list[Fields]]:
-    """Write contexts into the columns; returns them with every column present."""
-    full = [context + [{}] * (m.config.columns - len(context)) for context in contexts]
-    for c, context in enumerate(full):
-        for s, column in enumerate(context):
-            m.dataflow.contexts[first + c, s] = encode_context(**column)
-    return full
 
 
 MIXED = [
@@ -84,55 +54,9 @@ def test_epilogue_is_a_loop_over_beats(name: str, case: str) -> None:
     tile = {"n_tiles": 2, "m_tiles": 2, "m_count": config.rows * 3, "t_count": 2, "t_last": 2}
     tile["ilv"] = EPILOGUES[case].get("ilv", 0)
     mac = {**tile, "in_w": 64, "out_w": 64, "in_base": 100, "replay": 1}
-    out = {"out_base": 400, "out_plane": 30, "zp": 4, **CLAMP}
-    fields = {**tile, **out, **EPILOGUES[case]}
-    f = fields_of("EPILOGUE", **fields)
-    spad = m.scratchpad.data.copy()
-    pitch = config.entry_beats * config.axi_bytes
-    codes = [
-        m.ddr[DATA + i * pitch :][: config.cols * config.word_bytes].view(np.int8).reshape(config.cols, -1)
-        for i in range(2)
-    ]
-    tiles = mac_tiles(config, Memories(spad, [(entry, None) for entry in codes]), fields_of("MAC", **mac))
-    beats = epilogue_beats(config, spad, f, tiles)
-    used = contexts[f["ctx"] : f["ctx"] + f["wraps"] + 1]
-    for beat in [beat for tile in beats for beat in columns(used, m.dataflow.memory.tolist(), tile)]:
-        pixel, channel = beat.key
-        for i in range(config.vector_lanes):
-            if beat.lanes[i]:
-                write_element(config, spad, f, "out_", pixel, (channel + i) * size(f, "out_"), beat.x[i])
-    run_ok(m, ("WEIGHT", {"ddr": DATA, "entries": 2}), ("MAC", mac), ("EPILOGUE", fields))
-    np.testing.assert_array_equal(m.scratchpad.data, spad)
-    assert len(m.accumulators) == 0
-
-
-def epilogue_beats(c: NpuConfig, spad: Any, f: Fields, tiles: Any) -> list[list[Beat]]:
-    """Beats of every pass, which is a tile."""
-    passes = []
-    for n in range(f["n_tiles"]):
-        for mt in range(f["m_tiles"]):
-            acc = tiles[n * f["m_tiles"] + mt]
-            beats: list[Beat] = []
-            for t in range(len(acc)):
-                for r in range(c.rows):
-                    beats += row_beats(c, spad, f, acc[t][r], n, output_pixel(c, f, mt, t, r))
-            passes.append(beats)
-    return passes
-
-
-def row_beats(c: NpuConfig, spad: Any, f: Fields, acc: list[int], n: int, m: int) -> Iterator[Beat]:
-    lanes = c.vector_lanes
-    for b in range(c.acc_beats):
-        channel = n * c.cols + b * lanes
-        beat = Beat([0] * lanes, [0] * lanes, f["idx_base"] + n * c.acc_beats + b, (m, channel), [False] * lanes)
-        for i in range(lanes):
-            if b * lanes + i >= c.cols:
-                continue
-            beat.x[i] = acc[b * lanes + i]
-            beat.lanes[i] = m < f["m_count"] and (f["channels"] == 0 or channel + i < f["channels"])
-            if beat.lanes[i] and f["res_enable"]:
-                beat.y[i] = read_element(c, spad, f, "res_", m, (channel + i) * size(f, "res_"))
-        yield beat
+    fields = {**tile, "out_base": 400, "out_plane": 30, "zp": 4, **CLAMP, **EPILOGUES[case]}
+    first = fields.get("ctx", 0)
+    check_epilogue(m, contexts[first : first + fields.get("wraps", 0) + 1], mac, fields)
 
 
 VECTORS: dict[str, tuple[list[list[Fields]], Case]] = {
@@ -157,49 +81,12 @@ VECTORS: dict[str, tuple[list[list[Fields]], Case]] = {
 @pytest.mark.parametrize("name", ["tiny", "odd", "thin"])
 @pytest.mark.parametrize("case", VECTORS)
 def test_vector_is_a_loop_over_beats(name: str, case: str) -> None:
-    config = machine(name)
-    m = random_machine(config)
+    m = random_machine(machine(name))
     contexts, given = VECTORS[case]
     full = set_contexts(m, contexts, first=2)
     views = {"x_plane": 40, "y_base": 200, "y_plane": 40, "o_base": 300, "o_plane": 50, "ctx": 2, "idx_base": 2}
     fields = {**views, "zp": -3, **CLAMP, **given}
-    f = fields_of("VECTOR", **fields)
-    spad = m.scratchpad.data.copy()
-    beats = columns(full[: f["wraps"] + 1], m.dataflow.memory.tolist(), list(vector_beats(config, spad, f)))
-    assert len(beats) == f["m0"] * f["m1"] * f["m2"]
-    for number, beat in enumerate(beats):
-        j = (number % f["m0"], number // f["m0"] % f["m1"], number // f["m0"] // f["m1"])
-        pixel = sum(j[i] * f[f"o_dp{i}"] for i in range(3))
-        byte = sum(j[i] * f[f"o_dc{i}"] for i in range(3))
-        for i in range(config.vector_lanes):
-            if beat.lanes[i]:
-                write_element(config, spad, f, "o_", pixel, byte + i * size(f, "o_"), beat.x[i])
-    run_ok(m, ("VECTOR", fields))
-    np.testing.assert_array_equal(m.scratchpad.data, spad)
-
-
-def vector_beats(c: NpuConfig, spad: Any, f: Fields) -> Iterator[Beat]:
-    for i3 in range(f["n3"]):
-        for i2 in range(f["n2"]):
-            for i1 in range(f["n1"]):
-                for i0 in range(f["n0"]):
-                    yield one_beat(c, spad, f, (i0, i1, i2, i3))
-
-
-def one_beat(c: NpuConfig, spad: Any, f: Fields, i: tuple[int, ...]) -> Beat:
-    k = i[f["idx_loop"]]
-    lanes = [f["channels"] == 0 or k * c.vector_lanes + n < f["channels"] for n in range(c.vector_lanes)]
-    streams = {}
-    for v in "xy":
-        pixel = sum(i[n] * f[f"{v}_dp{n}"] for n in range(4))
-        byte = sum(i[n] * f[f"{v}_dc{n}"] for n in range(4))
-        streams[v] = [
-            read_element(c, spad, f, f"{v}_", pixel, byte + n * size(f, f"{v}_"))
-            if lanes[n] and (v == "x" or f["y_enable"])
-            else 0
-            for n in range(c.vector_lanes)
-        ]
-    return Beat(streams["x"], streams["y"], f["idx_base"] + k, None, lanes)
+    check_vector(m, full[: fields.get("wraps", 0) + 1], fields)
 
 
 def test_residual_addition_rule() -> None:
