@@ -231,9 +231,10 @@ def random_command(rng: np.random.Generator, machine: Machine) -> dict[str, int]
     if machine.taps and not fold and pick(0, 2) == 0:
         room = machine.accs // machine.halves
         cmd |= dict(
-            depthwise=1, mode=0, scales=0, cw=1, group_tiles=0, kw=pick(1, machine.taps), ilv=0, stride_x=pick(1, 2),
-            t_count=pick(1, room), t_last=pick(1, room), out_w=pick(1, 3 * machine.rows),
+            depthwise=1, mode=0, scales=0, cw=1, group_tiles=0, kw=pick(1, machine.taps), ilv=pick(0, int(room > 1)),
+            out_w=pick(1, 3 * machine.rows),
         )  # fmt: skip
+        cmd |= {name: pick(1, room >> cmd["ilv"]) << cmd["ilv"] for name in ("t_count", "t_last")}
     full = machine.rows * ((cmd["m_tiles"] - 1) * cmd["t_count"] + cmd["t_last"])
     cmd["m_count"] = pick(max(1, full - machine.rows * cmd["t_last"] // 2), full)
     return cmd

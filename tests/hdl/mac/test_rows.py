@@ -38,11 +38,21 @@ def expected_tiles(job, rows):
             yield used, int(n_last), int(n_last and n == job["n_tiles"] - 1), table
 
 
+def neighbours(job, group):
+    """Whether the rows' pixels follow each other in one output row, below m_count."""
+    iy, ix, _, _ = group[0]
+    last_ox = (ix + job["pad_left"]) // job["stride_x"] + len(group) - 1
+    in_row = all(row == (iy, ix + r * job["stride_x"], row[2], 1) for r, row in enumerate(group))
+    return int(job["ilv"] == 0 and job["stride_x"] == 1 and in_row and last_ox < job["out_w"])
+
+
 @pytest.mark.parametrize("rows,accs", [(1, 3), (3, 2), (4, 4), (2, 1)])
 def test_tables(rows, accs):
     rng = np.random.default_rng(rows * 10 + accs)
     dut = RowWalker(rows=rows, accs=accs)
     jobs = [random_job(rng, accs) for _ in range(12)]
+    jobs.append(jobs[0] | dict(ilv=0, stride_x=1, out_w=rows, m_count=rows, n_tiles=1, t_count=1, t_last=1))
+    seen = set()
 
     async def feed(ctx):
         for job in jobs:
@@ -64,6 +74,8 @@ def test_tables(rows, accs):
                     for r in range(rows):
                         row = ctx.get(dut.row[r])
                         got.append((row.iy, row.ix, row.pixel, row.valid))
+                    assert ctx.get(dut.contiguous) == neighbours(job, got[-rows:]), job
+                    seen.add(ctx.get(dut.contiguous))
                     await ctx.tick()
                 assert got == table, job
                 ctx.set(dut.tile.ready, 1)
@@ -75,6 +87,7 @@ def test_tables(rows, accs):
     sim.add_testbench(feed, background=True)
     sim.add_testbench(check)
     sim.run()
+    assert seen == {0, 1}
 
 
 def test_pace():
