@@ -80,7 +80,7 @@ class Model:
                     if across:
                         value = np.where(valid[0], value, IDENTITY[kind])
                     state = value if count == 0 else MERGE[kind](state, value)
-                    count = (count + 1) % k["repeat"]
+                    count = (count + 1) % max(1, k.get("repeat", 0))
                     if count:
                         continue
                     if across:

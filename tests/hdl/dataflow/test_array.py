@@ -8,9 +8,10 @@ import pytest
 
 from headrace.config import NpuConfig, machine
 from headrace.dataflow.column import Column
-from headrace.isa import Cause, DataflowOp, Reduce, Source
+from headrace.isa import Cause, DataflowOp, DType, MemIndex, Reduce, Source
 
 from .bench import Bench
+from .elements import beat_size
 from .model import Model
 
 IMM, MEM, X, Y = Source.IMM, Source.MEM, Source.X, Source.Y
@@ -204,33 +205,135 @@ def test_both_queues():
     assert [name for _, name in bench.finished] == ["EPILOGUE", "VECTOR", "VECTOR"]
 
 
-def test_one_beat_a_cycle():
-    """Aligned I8 beats of consecutive commands and tiles enter the columns without a bubble."""
+@pytest.mark.parametrize("kind", [DType.I8, DType.I4, DType.BF16], ids=lambda k: k.name)
+def test_one_beat_a_cycle(kind):
+    """Beats of consecutive commands that lie in one word each enter the columns without a bubble."""
     config = WIDE
     bench = Bench(config)
     fill(bench)
+    step = beat_size(kind, config.vector_lanes)
     command = {
-        "n0": 2, "n1": 40, "x_dc0": 4, "x_dp1": 1, "m0": 2, "m1": 40, "o_dc0": 4, "o_dp1": 1, "o_base": 100,
-        "y_enable": 1, "y_base": 40, "y_dp1": 1, "y_dc0": 4, "lo": -128, "hi": 127,
+        "n0": 2, "n1": 20, "x_dc0": step, "x_dp1": 1, "m0": 2, "m1": 20, "o_dc0": step, "o_dp1": 1, "o_base": 100,
+        "y_enable": 1, "y_base": 40, "y_dp1": 1, "y_dc0": step, "lo": -128, "hi": 127, "x_plane": 20, "y_plane": 20,
+        "o_plane": 20, "x_type": kind, "y_type": kind, "o_type": kind,
     }  # fmt: skip
     bench.contexts = {(0, 1): {"op": DataflowOp.IADD, "a": X, "b": Y}}
-    bench.commands = [("VECTOR", command), ("VECTOR", {**command, "o_base": 200}), ("VECTOR", command)]
+    bench.commands = [("VECTOR", command), ("VECTOR", {**command, "o_base": 200})]
     run(bench)
-    assert len(bench.beats) == 240
-    assert bench.beats[-1] - bench.beats[0] == 239
+    assert len(bench.beats) == 80
+    assert bench.beats[-1] - bench.beats[0] == 79
 
 
-def test_tiles_follow_each_other():
-    """A tile costs its beats and at most three cycles."""
+@pytest.mark.parametrize("wraps", [0, 1])
+def test_tiles_follow_each_other(wraps):
+    """Beats of consecutive tiles and commands enter the columns without a bubble; with wraps each enters twice."""
     config = WIDE
     bench = Bench(config)
     fill(bench)
-    fields, tiles = epilogue_case(config, np.random.default_rng(3), out_c0=0)
+    fields, tiles = epilogue_case(config, np.random.default_rng(3), out_c0=0, res_enable=1, wraps=wraps)
     bench.commands, bench.tiles = [("EPILOGUE", fields)] * 2, tiles * 2
     run(bench)
-    beats = 2 * sum(len(t) * config.rows * config.acc_beats for t in tiles)
+    beats = 2 * (wraps + 1) * sum(len(t) * config.rows * config.acc_beats for t in tiles)
     assert len(bench.beats) == beats
-    assert bench.beats[-1] - bench.beats[0] < beats + 3 * 2 * len(tiles)
+    if not wraps:
+        assert bench.beats[-1] - bench.beats[0] == beats - 1
+
+
+def test_depthwise_tiles():
+    """Two halves of a word a row group: order, channels, index and residual of every beat; plain tiles in between."""
+    config = WIDE
+    rng = np.random.default_rng(4)
+    bench = Bench(config, stall=0.2)
+    fill(bench)
+    bench.contexts = {
+        (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": MEM, "mem_index": MemIndex.IDX, "sh": 10},
+        (0, 1): {"op": DataflowOp.IADD, "a": X, "b": Y},
+    }
+    shape = {"t_count": 2, "t_last": 1, "m_count": 5, "res_enable": 1, "n_tiles": 2, "m_tiles": 2}
+    cases = [
+        ({"depthwise": 1, "channels": 15}, 2),
+        ({"out_base": 400}, 1),
+        ({"depthwise": 1, "out_base": 600, "out_type": DType.I16, "ilv": 0}, 2),
+    ]
+    for more, halves in cases:
+        fields, _ = epilogue_case(config, rng, **shape, **{"channels": 0, **more})
+        bench.commands.append(("EPILOGUE", fields))
+        bench.tiles += [
+            rng.integers(-(1 << 17), 1 << 17, (t * halves, config.rows, config.cols)).astype(np.int32)
+            for _ in range(2)
+            for t in (2, 1)
+        ]
+    run(bench)
+
+
+@EVERY
+def test_epilogue_types(config):
+    """Residual and output of every type that the machine's C and L allow; the activation shift of every word."""
+    rng = np.random.default_rng(9)
+    bench = Bench(config)
+    fill(bench)
+    bench.contexts = {
+        (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": IMM, "sh": 10},
+        (0, config.columns - 1): {"op": DataflowOp.IXOR, "a": X, "b": Y},
+    }
+    even = config.cols % 2 == config.vector_lanes % 2 == 0
+    kinds = [(DType.U8, DType.BF16), (DType.I16, DType.U8), (DType.BF16, DType.I16), (DType.KA, DType.B32)]
+    base = 300
+    for out_type, res_type in kinds + [(DType.I4, DType.I4)] * even:
+        more = {"out_type": out_type, "res_type": res_type, "out_base": base, "out_c0": 2, "t_count": 2, "t_last": 1}
+        fields, _ = epilogue_case(config, rng, res_enable=1, n_tiles=2, m_count=3 * config.rows, **more)
+        fields |= {"lo": 3, "hi": 7 if out_type == DType.I4 else 120, "channels": 2 * config.cols}
+        bench.commands.append(("EPILOGUE", fields))
+        bench.tiles += [
+            rng.integers(-(1 << 17), 1 << 17, (t, config.rows, config.cols)).astype(np.int32)
+            for _ in range(2)
+            for t in (2, 1)
+        ]
+        base += 100
+    run(bench)
+
+
+def tables(config: NpuConfig) -> dict[tuple[int, int], dict[str, int]]:
+    """Where there is one column, the contexts of column 0 prevail."""
+    last = config.columns - 1
+    return {
+        (0, last): {"op": DataflowOp.IXOR, "a": MEM, "b": X, "mem_index": MemIndex.Y},
+        (2, last): {"op": DataflowOp.ISHL, "a": X, "b": IMM, "imm": 3},
+        (3, last): {"op": DataflowOp.IADD, "a": X, "b": Y, "reduce": Reduce.MAX, "across": 1},
+        (0, 0): {"op": DataflowOp.IADD, "a": X, "b": MEM, "mem_index": MemIndex.X},
+        (1, 0): {"op": DataflowOp.FRCP, "a": X},
+        (2, 0): {"reduce": Reduce.SUM, "across": 1, "repeat": 2},
+        (3, 0): {"reduce": Reduce.MIN, "across": 1, "repeat": 3, "dst": 1},
+        (4, 0): {"op": DataflowOp.IADD, "a": X, "b": IMM, "imm": 9, "across": 1},
+    }
+
+
+@EVERY
+def test_tables_types_and_lanes(config):
+    """Tables of 256 elements a lane, streams of all types, reductions over lanes with beats that are not full."""
+    bench = Bench(config, stall=0.2)
+    fill(bench)
+    rng = np.random.default_rng(12)
+    bench.memory[:] = rng.integers(-(1 << 31), 1 << 31, bench.memory.shape)
+    bench.contexts = tables(config)
+    lanes = config.vector_lanes
+    read = {"n0": 2, "n1": 6, "x_base": 2, "x_plane": 40, "y_base": 3, "y_plane": 40, "x_dp1": 2, "y_dp1": 1}
+    write = {"m0": 2, "m1": 6, "o_dp1": 1, "o_plane": 20, "lo": -8, "hi": 7, "zp": 1, "o_c0": 1}
+    kinds = [
+        (0, DType.U8, DType.I4, DType.B32), (0, DType.I16, DType.U8, DType.I16), (1, DType.BF16, DType.I8, DType.BF16),
+        (2, DType.I4, DType.I8, DType.I16), (3, DType.I16, DType.I8, DType.U8), (4, DType.I4, DType.I8, DType.I4),
+        (4, DType.U8, DType.I8, DType.KA),
+    ]  # fmt: skip
+    for number, (context, x, y, o) in enumerate(kinds):
+        fields = {**read, **write, "ctx": context, "x_type": x, "y_type": y, "o_type": o, "y_enable": 1}
+        fields |= {"o_base": 250 + 60 * number, "channels": 2 * lanes - 1, "x_c0": 1}
+        for view, kind in (("x", x), ("y", y), ("o", o)):
+            fields[f"{view}_dc0"] = max(1, beat_size(kind, lanes))
+        if context in (2, 3):  # emitted beats have all lanes: 12 beats become 6 or 4
+            emitted = 6 if context == 2 else 4
+            fields |= {"m0": 1, "m1": emitted}
+        bench.commands.append(("VECTOR", fields))
+    run(bench)
 
 
 @pytest.mark.parametrize(
@@ -243,13 +346,17 @@ def test_tiles_follow_each_other():
         ({"x_dp0": -1, "n0": 2, "y_enable": 1}, Cause.RANGE, None),
         ({"ctx": 1, "n0": 9, "m0": 9, "idx_base": 250}, Cause.RANGE, 256),
         ({"ctx": 1, "wraps": 1, "n0": 3, "idx_base": 65535}, Cause.RANGE, 65536),
+        ({"ctx": 2}, Cause.RANGE, 256),
         ({"ctx": 7, "wraps": 1}, Cause.RANGE, 8),
         ({"wraps": 1, "n0": ODD.gasket_beats + 1, "m0": ODD.gasket_beats + 1}, Cause.RANGE, None),
     ],
 )
 def test_vector_errors(fields, cause, address):
     bench = Bench(ODD)
-    bench.contexts = {(1, 1): {"b": MEM, "mem_index": 1, "mem_base": 1}}
+    bench.contexts = {
+        (1, 1): {"b": MEM, "mem_index": MemIndex.IDX, "mem_base": 1},
+        (2, 1): {"b": MEM, "mem_index": MemIndex.X, "mem_base": 1},
+    }
     bench.commands = [("VECTOR", {"o_base": 100}), ("VECTOR", fields)]
     bench.run(cycles=500)
     assert bench.errors["VECTOR"][:2] == (cause, 1)
