@@ -133,20 +133,13 @@ def scaled(words: np.ndarray, codes: np.ndarray, scales: Scales, operands: Opera
     """
     n, entries, cols, width = codes.shape
     groups = _Groups.of(operands, config, entries, words.shape[1])
-    left = operands.activations(words, entries, np.dtype(np.float32))
-    left = _in_groups(left, groups)  # [groups, rows, codes]
+    left = _in_groups(operands.activations(words, entries, np.dtype(np.float32)), groups)
     out = np.empty((n, len(words), cols), np.int32)
     step = max(1, _CHUNK // (cols * max(groups.count * len(words), entries * width)))
     for first in range(0, n, step):
         some = slice(first, first + step)
-        raw = codes[some].transpose(1, 0, 2, 3)  # entries first: a group is one product of BLAS
-        if groups.size <= width * 8 // operands.weight_bits:
-            right = operands.weights(np.ascontiguousarray(raw), np.dtype(np.float32))
-            right = right.reshape(entries, -1, groups.count // entries, groups.size)
-            right = right.swapaxes(1, 2).reshape(groups.count, -1, groups.size)
-        else:
-            right = operands.weights(raw.transpose(1, 2, 0, 3).reshape(-1, entries * width), np.dtype(np.float32))
-            right = _in_groups(right, groups)
+        raw = codes[some].transpose(0, 2, 1, 3).reshape(-1, entries * width)
+        right = _in_groups(operands.weights(raw, np.dtype(np.float32)), groups)
         psum = (left @ right.swapaxes(1, 2)).astype(np.int32)  # [groups, rows, n * C]
         parts = Scales(scales.ka, scales.entries[some], scales.kc[some])
         out[some] = (

@@ -50,11 +50,8 @@ def read(pad: Scratchpad, view: View, pixel: np.ndarray, byte: np.ndarray, used:
         values = ((pair >> (lane % 2 * 4) & 15) ^ 8) - 8
     else:
         stored = _STORED[view.dtype]
-        at = _locate(pad, view, pixel, byte + lane * stored.itemsize, used, stored.itemsize)
-        if at.ndim > np.ndim(used):
-            raw = np.ascontiguousarray(pad.flat[at]).view(stored)[..., 0]
-        else:
-            raw = pad.flat.view(stored)[at // stored.itemsize]
+        at = _positions(pad, view, pixel, byte + lane * stored.itemsize, used, stored.itemsize)
+        raw = pad.flat[at].view(stored)[..., 0]
         values = raw.astype(np.int32)
         if view.dtype == DType.BF16:
             values = values << 16
@@ -83,12 +80,9 @@ def write(
         case _:
             stored = _STORED[view.dtype]
             size = stored.itemsize
-            at = _locate(pad, view, pixel, byte + np.arange(used.shape[-1]) * size, used, size)
-            raw = np.broadcast_to(_codes(view.dtype, x, clamp), used.shape)[used].astype(stored).view(np.uint8)
-            if at.ndim == used.ndim:
-                pad.put((at[used][:, None] + np.arange(size)).reshape(-1) if size > 1 else at[used], raw)
-            else:
-                pad.put(at[used].reshape(-1), raw)
+            at = _positions(pad, view, pixel, byte + np.arange(used.shape[-1]) * size, used, size)
+            codes = np.broadcast_to(_codes(view.dtype, x, clamp), used.shape)[used].astype(stored)
+            pad.put(at[used].reshape(-1), codes.view(np.uint8))
 
 
 def _codes(dtype: DType, x: np.ndarray, clamp: Clamp) -> np.ndarray:
@@ -114,13 +108,14 @@ def _bf16(bits: np.ndarray) -> np.ndarray:
     return np.where(magnitude > 0x7F800000, 0x7FC0, rounded)
 
 
-def _locate(
+def _positions(
     pad: Scratchpad, view: View, pixel: np.ndarray, byte: np.ndarray, used: np.ndarray, size: int
 ) -> np.ndarray:
-    """Flat positions of elements [..., L], or of each of their bytes [..., L, size] when some straddle words."""
-    if size == 1 or not ((byte + view.c0) % size).any():
-        return pad.locate(view, pixel, byte, used)
-    return pad.locate(view, pixel[..., None], byte[..., None] + np.arange(size), used[..., None])
+    """Flat positions of the bytes of elements: [..., L, size]."""
+    within = np.arange(size)
+    if size == 1 or not ((byte + view.c0) % size).any():  # then no element straddles words
+        return pad.locate(view, pixel, byte, used)[..., None] + within
+    return pad.locate(view, pixel[..., None], byte[..., None] + within, used[..., None])
 
 
 def _write_shifts(

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class TileShape:
         """Row groups of an m tile."""
         return self.t_last if m_tile == self.m_tiles - 1 else self.t_count
 
-    @property
+    @cached_property
     def pixels(self) -> np.ndarray:
         """Output pixel of every row of the m tiles, in order mt, t, r (int64)."""
         i, rows = self.interleave, self.rows
