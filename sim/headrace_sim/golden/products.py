@@ -142,9 +142,8 @@ def scaled(words: np.ndarray, codes: np.ndarray, scales: Scales, operands: Opera
         right = _in_groups(operands.weights(raw, np.dtype(np.float32)), groups)
         psum = (left @ right.swapaxes(1, 2)).astype(np.int32)  # [groups, rows, n * C]
         parts = Scales(scales.ka, scales.entries[some], scales.kc[some])
-        out[some] = (
-            _accumulate(_scale(psum, left, parts, groups, operands)).reshape(len(words), -1, cols).swapaxes(0, 1)
-        )
+        sums = _accumulate(_scale(psum, left, parts, groups, operands))
+        out[some] = sums.reshape(len(words), -1, cols).swapaxes(0, 1)
     return out
 
 
@@ -180,7 +179,7 @@ def _accumulate(parts: np.ndarray) -> np.ndarray:
 def depthwise(words: np.ndarray, codes: np.ndarray, operands: Operands, config: NpuConfig, taps: int) -> np.ndarray:
     """Sums int32 [n, rows, H, C] of words uint8 [rows, kh * kw * n, W] with entries uint8 [n, kh, C, W]; `taps` is kw.
 
-    The largest sum, of 255 * 5 products, is far inside int32.
+    A sum has at most 255 * 5 products, which is far inside int32.
     """
     n, kh, cols, _ = codes.shape
     acts = _codes(words, 8, operands.act_unsigned, np.dtype(np.int32)).reshape(len(words), kh, taps, n, -1)
