@@ -59,7 +59,14 @@ class Npu(wiring.Component):
         reader = AxiReader(**bus, windows=c.windows)
         writer = AxiWriter(**bus, burst_beats=c.burst_beats, windows=c.windows)
         scratchpad = Scratchpad(**spad)
-        ring = WeightRing(cols=c.cols, word_bytes=c.word_bytes, entries=c.ring_entries, axi_bytes=c.axi_bytes)
+        ring = WeightRing(
+            cols=c.cols,
+            word_bytes=c.word_bytes,
+            entries=c.ring_entries,
+            axi_bytes=c.axi_bytes,
+            groups=c.entry_groups,
+            scale_beats=c.scale_beats,
+        )
         load = LoadEngine(
             **bus,
             **spad,
@@ -67,14 +74,32 @@ class Npu(wiring.Component):
             data_beats=8 * c.burst_beats,
             column_elements=c.columns * c.column_words * c.vector_lanes,
             context_elements=c.columns * c.contexts * 4,
+            kc_elements=c.kc_words * -(-c.cols // 8),
         )
-        weight = WeightEngine(**bus, burst_beats=c.burst_beats, entries=c.ring_entries, entry_beats=c.entry_beats)
+        weight = WeightEngine(
+            **bus,
+            burst_beats=c.burst_beats,
+            entries=c.ring_entries,
+            entry_beats=c.entry_beats,
+            scale_beats=c.scale_beats,
+        )
         store = StoreEngine(**bus, **spad, burst_beats=c.burst_beats)
-        mac = MacEngine(**array, lanes=c.lanes, bank_words=c.bank_words, ring_entries=c.ring_entries)
+        mac = MacEngine(
+            **array,
+            lanes=c.lanes,
+            bank_words=c.bank_words,
+            ring_entries=c.ring_entries,
+            groups=c.entry_groups,
+            kc_words=c.kc_words,
+            multiplier=c.multiplier,
+            taps=c.depthwise_taps,
+            halves=c.halves,
+        )
         dataflow = DataflowArray(
             **array,
             columns=c.columns,
             lanes=c.vector_lanes,
+            halves=c.halves if c.depthwise_taps else 0,
             contexts=c.contexts,
             column_words=c.column_words,
             gasket_beats=c.gasket_beats,
@@ -141,6 +166,7 @@ class Npu(wiring.Component):
         connect(m, dataflow.write, scratchpad.dataflow)
         connect(m, load.spad, scratchpad.load)
         connect(m, load.column, dataflow.load)
+        connect(m, load.kc, mac.kc)
         connect(m, weight.ring, ring.write)
         connect(m, mac.ring, ring.read)
         connect(m, dataflow.accumulators, mac.drain)
