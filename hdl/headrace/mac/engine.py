@@ -70,7 +70,7 @@ class MacEngine(wiring.Component):
         self._multiplier = multiplier
         self._taps = taps
         self._halves = halves
-        self._word_bytes = word_bytes = 2 * lanes
+        word_bytes = 2 * lanes
         super().__init__(
             {
                 "port": In(EnginePort(MAC)),
@@ -241,7 +241,7 @@ class MacEngine(wiring.Component):
             m.d.comb += [step.eq(vector.step), valid.eq(feeder.o.valid), feeder.o.ready.eq(done)]
             return
         m.submodules.collector = collector = TapCollector(
-            rows=self._rows, word_bytes=self._word_bytes, accs=self._accs, taps=self._taps
+            rows=self._rows, cols=self._cols, accs=self._accs, taps=self._taps, halves=self._halves
         )
         depthwise = vector.step.operation.depthwise
         row: Any = collector.o.payload
@@ -253,16 +253,8 @@ class MacEngine(wiring.Component):
             collector.o.ready.eq(done),
             feeder.o.ready.eq(Mux(depthwise, collector.i.ready, done & ~collector.busy)),
             array.depthwise.eq(step.operation.depthwise),
+            array.dw.eq(Mux(half, row.operands[-1], row.operands[0]) if self._halves == 2 else row.operands[0]),
         ]
-        size = 8 * self._cols
-        for j, words in enumerate(row.words):
-            for r in range(self._rows):
-                channels = Signal(size, name=f"channels_{j}_{r}")
-                word = words[r]
-                m.d.comb += channels.eq(Mux(half, word[size:], word[:size]) if self._halves == 2 else word)
-                for c in range(self._cols):
-                    tap = array.dw[r * self._cols + c].word_select(j, 8)
-                    m.d.comb += tap.eq(channels.word_select(c, 8))
 
     def _sums(self, m: Module, array: MacArray, step: Any, phase_last: Signal, tile_last: Signal) -> None:
         operation = step.operation
