@@ -89,7 +89,7 @@ class MacArray(wiring.Component):
         m = Module()
         cells = [[self._pe(m, f"pe_{r}_{c}", platform) for c in range(self._cols)] for r in range(self._rows)]
         stages = self._control(m, [pe for row in cells for pe in row])
-        self._operands(m, cells)
+        self._operands(m, cells, stages[0].multiply)
         if self._taps:
             self._depthwise_operands(m, cells)
         self._activation_sums(m, cells, stages, platform)
@@ -105,40 +105,45 @@ class MacArray(wiring.Component):
     def _address(self, buffer: Value, t: Value) -> Value:
         return Mux(buffer, self._accs, 0) + t
 
-    def _operands(self, m: Module, cells: list[list[Pe]]) -> None:
+    def _operands(self, m: Module, cells: list[list[Pe]], load: Value) -> None:
         """Chooses the operands of a lane once a row and once a column."""
         hide = self.depthwise if self._taps else 0
         for j in range(self._lanes):
             for r, row in enumerate(cells):
                 values = self._products.activations(m, self.a[r].word_select(j, 16), self.mode, self.act_unsigned)
                 values = [Mux(hide, 0, value) for value in values]
-                for i, register in enumerate(self._registers(m, f"a_{r}_{j}", self.step, values)):
+                for i, register in enumerate(self._registers(m, f"a_{r}_{j}", load, values)):
                     m.d.comb += [pe.a[j][i].eq(register) for pe in row]
             for c in range(self._cols):
                 values = self._products.weights(m, self.w[c].word_select(j, 16), self.mode, self.weight_unsigned)
-                for i, register in enumerate(self._registers(m, f"w_{c}_{j}", self.step, values)):
+                for i, register in enumerate(self._registers(m, f"w_{c}_{j}", load, values)):
                     m.d.comb += [row[c].w[j][i].eq(register) for row in cells]
 
     def _depthwise_operands(self, m: Module, cells: list[list[Pe]]) -> None:
         """Operands of single PEs. Their registers are 0, and not written, outside of depthwise phases."""
-        shown = Signal(init=1)  # the registers may hold something else than 0
-        load = Signal()
-        m.d.comb += load.eq(self.step & (self.depthwise | shown))
-        with m.If(self.step):
-            m.d.sync += shown.eq(self.depthwise)
+        load = self._while_used(m, self.depthwise)
         for n, pe in enumerate(pe for row in cells for pe in row):
             for j in range(self._taps):
                 values = self._products.tap(m, self.dw[n].word_select(j, 8), self.act_unsigned)
                 values = [Mux(self.depthwise, value, 0) for value in values]
-                for i, register in enumerate(self._registers(m, f"tap_{n}_{j}", load, values)):
+                for i, register in enumerate(self._registers(m, f"tap_{n}_{j}", load.replicate(len(values)), values)):
                     m.d.comb += pe.tap[j][i].eq(register)
+
+    def _while_used(self, m: Module, used: Value) -> Signal:
+        """Steps in which operands are `used`, and the step after them, which clears their registers."""
+        holding = Signal(init=1)  # the registers may hold something else than 0
+        load = Signal()
+        m.d.comb += load.eq(self.step & (used | holding))
+        with m.If(self.step):
+            m.d.sync += holding.eq(used)
+        return load
 
     def _registers(self, m: Module, name: str, load: Value, values: list[Value]) -> list[Signal]:
         """A register for each operand of a lane."""
         registers = []
         for i, value in enumerate(values):
             register = Signal(self._products.bits, name=f"{name}_{i}", reset_less=True)
-            with m.If(load):
+            with m.If(load[i]):
                 m.d.sync += register.eq(value)
             registers.append(register)
         return registers
@@ -148,6 +153,7 @@ class MacArray(wiring.Component):
         stage = data.StructLayout(
             {
                 "step": 1,
+                "multiply": self._products.operands,
                 "sum": 1,  # the row sums of activations take part
                 "restart": 1,
                 "finish": 1,
@@ -163,6 +169,7 @@ class MacArray(wiring.Component):
         m.d.sync += accumulated.eq(stages[5].finish)
         m.d.comb += [
             stages[0].step.eq(self.step),
+            stages[0].multiply.eq(Cat(self._while_used(m, used) for used in self._products.used(self.mode))),
             stages[0].sum.eq(self.step & self.scaled & (self.mode != Precision.A8W8)),
             stages[0].restart.eq(self.restart),
             stages[0].finish.eq(self.step & self.finish),
@@ -173,7 +180,7 @@ class MacArray(wiring.Component):
         ]
         for pe in pes:
             m.d.comb += [
-                pe.multiply.eq(stages[1].step),
+                pe.multiply.eq(stages[1].multiply),
                 pe.add.eq(stages[2].step),
                 pe.restart.eq(stages[2].restart),
                 pe.steer.eq(stages[2].steer),

@@ -31,7 +31,8 @@ class Pe(wiring.Component):
     Control is pipelined by the array, which serves all PEs with one set of registers; every input belongs to its stage:
 
     1. `multiply`: products of the lanes' operands `a` and `w` (prepared as `multiplier` wants them: `Products`) are
-       added over the lanes. `tap` takes the place of the first lanes' `a` in depthwise phases; the other one is 0.
+       added over the lanes; bit i enables those of operand i of a lane. `tap` takes the place of the first lanes' `a`
+       in depthwise phases; the one that is not used is 0.
     2. `add`: the phase's sum, made from these as `steer` says, is added to the partial sum, or replaces it when
        `restart` is set (first phase of a sum).
     3. `scale`, 4. `combine`: group scales (`Rescale`); row: xsum, half, ka; column: sd, offset.
@@ -52,7 +53,7 @@ class Pe(wiring.Component):
         ports: dict[str, Any] = {
             "a": In(self._products.bits).array(lanes, self._products.operands),
             "w": In(self._products.bits).array(lanes, self._products.operands),
-            "multiply": In(1),
+            "multiply": In(self._products.operands),
             "add": In(1),
             "restart": In(1),
             "steer": In(2),
@@ -101,15 +102,17 @@ class Pe(wiring.Component):
 
     def _phase_sum(self, m: Module) -> Value:
         """Sum of the products of a phase, from registers."""
-        lanes, operands = range(self._lanes), range(self._products.operands)
-        a = [[self._activation(m, j, i) for i in operands] for j in lanes]
-        w = [[self.w[j][i] for i in operands] for j in lanes]
-        sums: list[Value] = []
-        for i, value in enumerate(self._products.sums(a, w)):
-            register = Signal(value.shape(), name=f"sum_{i}", reset_less=True)
-            with m.If(self.multiply):
-                m.d.sync += register.eq(value)
-            sums.append(register)
+        sums: list[list[Value]] = []
+        for i in range(self._products.operands):
+            a = [self._activation(m, j, i) for j in range(self._lanes)]
+            w = [self.w[j][i] for j in range(self._lanes)]
+            registers: list[Value] = []
+            for k, value in enumerate(self._products.sums(a, w)):
+                register = Signal(value.shape(), name=f"sum_{i}_{k}", reset_less=True)
+                with m.If(self.multiply[i]):
+                    m.d.sync += register.eq(value)
+                registers.append(register)
+            sums.append(registers)
         return self._products.total(sums, self.steer)
 
     def _activation(self, m: Module, lane: int, i: int) -> Value:

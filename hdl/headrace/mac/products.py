@@ -27,12 +27,13 @@ def tree_sum(terms: list[Value]) -> Value:
 class Products(Protocol):
     """Operand preparation and arithmetic of one kind of multiplier. Everything is combinational.
 
-    operands, bits: a lane's prepared operands, of activations and of weights, and the width of each.
+    operands, bits: number of a lane's prepared operands, of activations and of weights, and the width of each.
+    used: for each operand, whether it may differ from 0 in a mode.
     activations, weights: the operands of a lane from its 16 bits of codes.
     tap: the activation operands of a lane with one byte, A8W8; those of byte 0 are 0.
     steer: the two bits which `total` needs, from the mode and signedness of a phase.
-    sums: values for the PE to register, from the operands of all its lanes.
-    total: dot product of the phase, signed, from the registered sums.
+    sums: for each operand, values for the PE to register, from this operand of all its lanes.
+    total: dot product of the phase, signed, from all registered sums.
     """
 
     @property
@@ -42,9 +43,10 @@ class Products(Protocol):
     def activations(self, m: Module, lane: Value, mode: Value, unsigned: Value) -> list[Value]: ...
     def weights(self, m: Module, lane: Value, mode: Value, unsigned: Value) -> list[Value]: ...
     def tap(self, m: Module, byte: Value, unsigned: Value) -> list[Value]: ...
+    def used(self, mode: Value) -> list[Value]: ...
     def steer(self, mode: Value, act_unsigned: Value, weight_unsigned: Value) -> Value: ...
-    def sums(self, activations: list[list[Value]], weights: list[list[Value]]) -> list[Value]: ...
-    def total(self, sums: list[Value], steer: Value) -> Value: ...
+    def sums(self, activations: list[Value], weights: list[Value]) -> list[Value]: ...
+    def total(self, sums: list[list[Value]], steer: Value) -> Value: ...
 
 
 def _sign(m: Module, code: Value, unsigned: Value | int) -> Signal:
@@ -88,20 +90,24 @@ class FusedProducts:
         low, high = self._factors(m, byte, [C(1), unsigned])
         return [Cat(high, high, low, low)]
 
+    def used(self, mode: Value) -> list[Value]:
+        return [C(1)]
+
     def steer(self, mode: Value, act_unsigned: Value, weight_unsigned: Value) -> Value:
         return Cat(mode == Precision.A8W8, mode != Precision.A4W4)
 
-    def sums(self, activations: list[list[Value]], weights: list[list[Value]]) -> list[Value]:
+    def sums(self, activations: list[Value], weights: list[Value]) -> list[Value]:
         lanes = list(zip(activations, weights, strict=True))
         return [
-            tree_sum([a.word_select(i, 5).as_signed() * w.word_select(i, 5).as_signed() for [a], [w] in lanes])
+            tree_sum([a.word_select(i, 5).as_signed() * w.word_select(i, 5).as_signed() for a, w in lanes])
             for i in range(4)
         ]
 
-    def total(self, sums: list[Value], steer: Value) -> Value:
+    def total(self, sums: list[list[Value]], steer: Value) -> Value:
+        [[s0, s1, s2, s3]] = sums
         wide_weights, wide_activations = steer[0], steer[1]
-        upper = Mux(wide_weights, sums[0] << 4, sums[0]) + sums[1]
-        lower = Mux(wide_weights, sums[2] << 4, sums[2]) + sums[3]
+        upper = Mux(wide_weights, s0 << 4, s0) + s1
+        lower = Mux(wide_weights, s2 << 4, s2) + s3
         return Mux(wide_activations, upper << 4, upper) + lower
 
     def _factors(self, m: Module, codes: Value, unsigned: list[Value]) -> list[Value]:
@@ -155,21 +161,21 @@ class DspProducts:
     def tap(self, m: Module, byte: Value, unsigned: Value) -> list[Value]:
         return [Cat(byte, _sign(m, byte, unsigned).replicate(10)), C(0, 18)]
 
+    def used(self, mode: Value) -> list[Value]:
+        return [C(1), mode != Precision.A8W8]
+
     def steer(self, mode: Value, act_unsigned: Value, weight_unsigned: Value) -> Value:
         return Cat(mode == Precision.A4W4, act_unsigned & weight_unsigned)
 
-    def sums(self, activations: list[list[Value]], weights: list[list[Value]]) -> list[Value]:
-        products = [
-            (a.as_signed() * w.as_signed())[: 2 * self._S]
-            for lane_a, lane_w in zip(activations, weights, strict=True)
-            for a, w in zip(lane_a, lane_w, strict=True)
-        ]
-        step = self.operands * self.BLOCK
-        return [tree_sum(products[i : i + step])[: 2 * self._S] for i in range(0, len(products), step)]
+    def sums(self, activations: list[Value], weights: list[Value]) -> list[Value]:
+        products = [(a.as_signed() * w.as_signed())[: 2 * self._S] for a, w in zip(activations, weights, strict=True)]
+        blocks = range(0, len(products), self.BLOCK)
+        return [tree_sum(products[i : i + self.BLOCK])[: 2 * self._S] for i in blocks]
 
-    def total(self, sums: list[Value], steer: Value) -> Value:
+    def total(self, sums: list[list[Value]], steer: Value) -> Value:
         packed, unsigned = steer[0], steer[1]
-        return tree_sum([Mux(packed, self._middle(block, unsigned), block[:20].as_signed()) for block in sums])
+        blocks = [(first + second)[: 2 * self._S] for first, second in zip(*sums, strict=True)]
+        return tree_sum([Mux(packed, self._middle(block, unsigned), block[:20].as_signed()) for block in blocks])
 
     def _middle(self, block: Value, unsigned: Value) -> Value:
         field = (block[self._S :] + block[self._S - 1])[: self._S]
