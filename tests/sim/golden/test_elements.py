@@ -73,6 +73,16 @@ def test_bf16_sink_of_special_numbers() -> None:
                       0x0100, 0x4B80]  # fmt: skip
 
 
+@pytest.mark.parametrize("sink", [DType.I8, DType.U8, DType.I4, DType.I16])
+@pytest.mark.parametrize("zp", [-100, 100])
+def test_sinks_add_exactly(sink: DType, zp: int) -> None:
+    m = random_machine(machine("base"))
+    values = np.array([-(2**31), 2**31 - 1, -(2**31) + 99, 2**31 - 100, -32869, 32868, 0, -1], np.int32)
+    m.scratchpad.data[0, :2] = values.view(np.uint8).reshape(2, 16)
+    types = {"x_type": DType.B32, "x_plane": 1, "o_type": sink, "o_base": 100, "o_plane": 1}
+    check_vector(m, set_contexts(m, [[{}]]), types | CLAMP | {"zp": zp})
+
+
 def test_every_write_sets_the_activation_shift() -> None:
     """LOAD, fill and the sinks clear it, the KA sink sets it and writes no byte; STORE leaves it."""
     m = GoldenMachine(machine("tiny"), ddr_bytes=1 << 16)

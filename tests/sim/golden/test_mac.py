@@ -38,7 +38,7 @@ CASES: dict[str, Case] = {
     },
     "fold": {
         "in_h": 4, "in_w": 5, "out_w": 5, "m_count": 20, "kh": 3, "kw": 3, "pad_top": 1, "pad_left": 1,
-        "pad_value": 0x11, "fold": 1, "in_p0": 3,
+        "pad_value": 0x11, "fold": 1, "in_p0": 3, "in_c0": 7,
     },
     "low bits of c0": {"in_h": 1, "in_w": 7, "out_w": 7, "m_count": 7, "in_c0": 35, "in_plane": 8},
     "interleave": {"in_h": 1, "in_w": 40, "out_w": 40, "m_count": 31, "in_shift": 1, "ilv": 1},
