@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from amaranth.back import verilog
 from amaranth.lib import wiring
 
@@ -16,9 +20,21 @@ def emit(component: wiring.Component, name: str, *, library: CellLibrary | None 
     text. `library` may be passed to inspect the cells afterwards; it must be new.
     """
     library = CellLibrary(name) if library is None else library
-    texts = [_module(component, name, library)]
-    texts.extend(_module(cell, cell_name, library) for cell_name, cell in library.modules())
+    with _rare_collection():
+        texts = [_module(component, name, library)]
+        texts.extend(_module(cell, cell_name, library) for cell_name, cell in library.modules())
     return "\n".join(texts)
+
+
+@contextmanager
+def _rare_collection() -> Iterator[None]:
+    """Garbage is collected rarely: a netlist is millions of objects that live until it is written."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _module(component: wiring.Component, name: str, library: CellLibrary) -> str:
