@@ -120,14 +120,15 @@ class MacArray(wiring.Component):
                     m.d.comb += [row[c].w[j][i].eq(register) for row in cells]
 
     def _depthwise_operands(self, m: Module, cells: list[list[Pe]]) -> None:
-        """Operands of single PEs. Their registers are 0, and not written, outside of depthwise phases."""
+        """Bytes of single PEs, which have the registers; these are 0, and not written, outside of depthwise phases."""
         load = self._while_used(m, self.depthwise)
         for n, pe in enumerate(pe for row in cells for pe in row):
-            for j in range(self._taps):
-                values = self._products.tap(m, self.dw[n].word_select(j, 8), self.act_unsigned)
-                values = [Mux(self.depthwise, value, 0) for value in values]
-                for i, register in enumerate(self._registers(m, f"tap_{n}_{j}", load.replicate(len(values)), values)):
-                    m.d.comb += pe.tap[j][i].eq(register)
+            m.d.comb += [
+                pe.dw.eq(self.dw[n]),
+                pe.dw_load.eq(load),
+                pe.depthwise.eq(self.depthwise),
+                pe.act_unsigned.eq(self.act_unsigned),
+            ]
 
     def _while_used(self, m: Module, used: Value) -> Signal:
         """Steps in which operands are `used`, and the step after them, which clears their registers."""

@@ -31,8 +31,9 @@ class Pe(wiring.Component):
     Control is pipelined by the array, which serves all PEs with one set of registers; every input belongs to its stage:
 
     1. `multiply`: products of the lanes' operands `a` and `w` (prepared as `multiplier` wants them: `Products`) are
-       added over the lanes; bit i enables those of operand i of a lane. `tap` takes the place of the first lanes' `a`
-       in depthwise phases; the one that is not used is 0.
+       added over the lanes; bit i enables those of operand i of a lane. In depthwise phases `a` is 0 in the first
+       lanes, which multiply the bytes `dw` that were there with `dw_load` the cycle before; `dw_load` without
+       `depthwise` ends this.
     2. `add`: the phase's sum, made from these as `steer` says, is added to the partial sum, or replaces it when
        `restart` is set (first phase of a sum).
     3. `scale`, 4. `combine`: group scales (`Rescale`); row: xsum, half, ka; column: sd, offset.
@@ -72,7 +73,7 @@ class Pe(wiring.Component):
             "drain_data": Out(32),
         }
         if taps:
-            ports["tap"] = In(self._products.bits).array(taps, self._products.operands)
+            ports |= {"dw": In(8 * taps), "dw_load": In(1), "depthwise": In(1), "act_unsigned": In(1)}
         super().__init__(ports)
 
     @property
@@ -102,9 +103,13 @@ class Pe(wiring.Component):
 
     def _phase_sum(self, m: Module) -> Value:
         """Sum of the products of a phase, from registers."""
+        taps = self._tap_operands(m)
         sums: list[list[Value]] = []
         for i in range(self._products.operands):
-            a = [self._activation(m, j, i) for j in range(self._lanes)]
+            a: list[Value] = [self.a[j][i] for j in range(self._lanes)]
+            for j, tap in enumerate(taps):
+                a[j] = Signal(self._products.bits, name=f"operand_{j}_{i}")
+                m.d.comb += a[j].eq(self.a[j][i] | tap[i])
             w = [self.w[j][i] for j in range(self._lanes)]
             registers: list[Value] = []
             for k, value in enumerate(self._products.sums(a, w)):
@@ -115,12 +120,19 @@ class Pe(wiring.Component):
             sums.append(registers)
         return self._products.total(sums, self.steer)
 
-    def _activation(self, m: Module, lane: int, i: int) -> Value:
-        if lane >= self._taps:
-            return self.a[lane][i]
-        operand = Signal(self._products.bits, name=f"operand_{lane}_{i}")
-        m.d.comb += operand.eq(self.a[lane][i] | self.tap[lane][i])
-        return operand
+    def _tap_operands(self, m: Module) -> list[list[Value]]:
+        """Registered operands of the PE's own activations for each tap, 0 outside of depthwise phases."""
+        taps: list[list[Value]] = []
+        for j in range(self._taps):
+            values = self._products.tap(m, self.dw.word_select(j, 8), self.act_unsigned)
+            registers: list[Value] = []
+            for i, value in enumerate(values):
+                register = Signal(self._products.bits, name=f"tap_{j}_{i}", reset_less=True)
+                with m.If(self.dw_load):
+                    m.d.sync += register.eq(Mux(self.depthwise, value, 0))
+                registers.append(register)
+            taps.append(registers)
+        return taps
 
     def _accumulate(self, m: Module, term: Value) -> None:
         m.submodules.accumulators = accumulators = memory.Memory(shape=signed(32), depth=2 * self._accs, init=[])

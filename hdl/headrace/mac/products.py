@@ -159,7 +159,7 @@ class DspProducts:
         return [self._operand(m, low, high, pack, unsigned) for low, high in operands]
 
     def tap(self, m: Module, byte: Value, unsigned: Value) -> list[Value]:
-        return [Cat(byte, _sign(m, byte, unsigned).replicate(10)), C(0, 18)]
+        return [Cat(byte, _sign(m, byte, unsigned).replicate(10)), C(0, self.bits)]
 
     def used(self, mode: Value) -> list[Value]:
         return [C(1), mode != Precision.A8W8]
