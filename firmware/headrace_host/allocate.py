@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.config import NpuConfig
@@ -69,6 +71,12 @@ class ScratchpadAllocator:
                     self._free[bank][position : position + 1] = [(start + words, end)] if end - start > words else []
                     return Region(start, start + words)
         return None
+
+    def holds(self, requests: Sequence[tuple[int, int]]) -> bool:
+        """Whether regions of (words, preferred sub-bank) can be allocated in this order; nothing is."""
+        trial = copy.copy(self)
+        trial._free = [list(spans) for spans in self._free]
+        return all(trial.allocate(words, prefer=prefer) is not None for words, prefer in requests)
 
     def release(self, region: Region) -> None:
         """Give ``region`` back and join it with its free neighbours."""

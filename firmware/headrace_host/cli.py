@@ -1,4 +1,4 @@
-"""The command line: machines, run, demo, bench, verilog, asm and disasm."""
+"""The command line: machines, run, demo, bench, precision, verilog, asm and disasm."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.network import compile_graph
 from headrace_host.errors import DeviceError, HostError
 from headrace_host.files import write_bytes, write_json
-from headrace_host.models.fetch import fetch_cifar10, fetch_resnet8
+from headrace_host.models.fetch import fetch_cifar10, fetch_imagenet, fetch_resnet8, fetch_visual_wake_words
 from headrace_host.models.graph import Graph
 from headrace_host.models.tflite_import import load_tflite
+from headrace_host.precision.choose import BUDGET, Choice, Lowered, choose
+from headrace_host.precision.images import CALIBRATION_IMAGES, calibration_images, image_files
+from headrace_host.precision.lower import Calibration
+from headrace_host.precision.study import choice_table, reason_table, study
 from headrace_host.report import command_labels, cost_table, layer_costs, total_cost
 from headrace_host.session import Sample, Session, samples
 from headrace_sim.rtl.trace import chrome_trace
@@ -54,6 +58,13 @@ class BenchName(StrEnum):
 
 MachineOption = Annotated[str, typer.Option("--machine", "-m", help="A machine of `headrace machines`.")]
 BackendOption = Annotated[Backend, typer.Option(help="golden: numpy model; rtl: the generated Verilog.")]
+PrecisionOption = Annotated[
+    Choice, typer.Option("--precision", help="As the network is, INT4 weights, or by measured loss.")
+]
+CalibrationOption = Annotated[
+    list[Path] | None,
+    typer.Option("--calibration", help="Images to calibrate INT4 with, or folders; 20 photographs without it."),
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
@@ -99,10 +110,13 @@ def machines(as_json: Annotated[bool, typer.Option("--json", help="JSON on stand
     out.print(table)
 
 
+ModelArgument = Annotated[str, typer.Argument(help="A .tflite file, or 'resnet8' or 'vww' (fetched at first use).")]
+
+
 @app.command()
 @_guarded
 def run(
-    model: Annotated[str, typer.Argument(help="A .tflite file, or 'resnet8' (fetched at first use).")],
+    model: ModelArgument,
     inputs: Annotated[list[Path], typer.Option("--input", "-i", help="Image, .npy file or folder; repeatable.")],
     machine_name: MachineOption = "base",
     backend: BackendOption = Backend.golden,
@@ -111,15 +125,21 @@ def run(
     timeline_file: Annotated[
         Path | None, typer.Option("--timeline", help="Write when each command of the first input ran (rtl).")
     ] = None,
+    precision: PrecisionOption = Choice.int8,
+    calibration: CalibrationOption = None,
 ) -> None:
-    """Run a quantised network over inputs."""
+    """Run a quantised network over inputs.
+
+    Example: headrace run resnet8 -i photo.png --precision mixed --backend rtl
+    """
     if backend is Backend.golden and (waves or timeline_file):
         raise HostError("--waves and --timeline need time, which golden does not have; use --backend rtl")
     config = machine(machine_name)
-    source = fetch_resnet8() if model == "resnet8" else Path(model)
+    source = _model_file(model)
     graph = load_tflite(source)
     work = list(samples(graph, inputs))
-    session = _run(graph, config, backend, work, source=source, waves=waves)
+    chosen = _lowered(graph, config, precision, calibration)
+    session = _run(chosen.graph, config, backend, work, source=_reference(source, precision), waves=waves)
     _show(session)
     if json_file is not None:
         write_json(json_file, session.to_dict())
@@ -136,13 +156,19 @@ def demo(
     backend: BackendOption = Backend.rtl,
     json_file: JsonOption = None,
     images: Annotated[int, typer.Option(min=1, max=20, help="How many of the 20 images.")] = 20,
+    precision: PrecisionOption = Choice.int8,
 ) -> None:
-    """Classify 20 labelled CIFAR-10 images with ResNet-8 of MLPerf Tiny."""
+    """Classify 20 labelled CIFAR-10 images with ResNet-8 of MLPerf Tiny.
+
+    Example: headrace demo --machine base --precision w4
+    """
     config = machine(machine_name)
     source = fetch_resnet8()
     graph = load_tflite(source)
     work = list(samples(graph, fetch_cifar10()[:images]))
-    session = _run(graph, config, backend, work, source=source, classes=CIFAR10_CLASSES)
+    chosen = _lowered(graph, config, precision, None)
+    reference = _reference(source, precision)
+    session = _run(chosen.graph, config, backend, work, source=reference, classes=CIFAR10_CLASSES)
     _show(session)
     if json_file is not None:
         write_json(json_file, session.to_dict())
@@ -168,10 +194,9 @@ def bench(
     """
     config = machine(machine_name)
     if name is BenchName.network:
-        source = fetch_resnet8()
-        graph = load_tflite(source)
-        work = list(samples(graph, fetch_cifar10()[:1]))
-        sessions = [("resnet-8", _run(graph, config, backend, work, source=source))]
+        choices = _choices(precision)
+        sessions = [*_bench_network("resnet8", "resnet-8", fetch_cifar10()[:1], config, backend, choices)]
+        sessions += _bench_network("vww", "vww", fetch_imagenet()[:1], config, backend, choices)
     else:
         cases = gemm_cases(size, size, size) if name is BenchName.gemm else conv_cases(divide)
         chosen = [case for p in _precisions(precision) for case in in_precision(cases, p, config)]
@@ -183,6 +208,100 @@ def bench(
         write_json(json_file, content | {"results": [session.bench_result(name) for name, session in sessions]})
     for _, session in sessions:
         _verdict(session)
+
+
+def _bench_network(
+    model: str, name: str, image: list[Path], config: NpuConfig, backend: Backend, choices: list[Choice]
+) -> list[tuple[str, Session]]:
+    """A network in each choice of precision; names of other choices than int8 end in it."""
+    source = _model_file(model)
+    graph = load_tflite(source)
+    work = list(samples(graph, image))
+    found = []
+    for choice in choices:
+        lowered = _lowered(graph, config, choice, None)
+        session = _run(lowered.graph, config, backend, work, source=_reference(source, choice))
+        found.append((name if choice is Choice.int8 else f"{name}-{choice.value}", session))
+    return found
+
+
+def _choices(name: str) -> list[Choice]:
+    """The choices that ``name`` means for networks."""
+    if name == "all":
+        return list(Choice)
+    if name not in Choice.__members__:
+        raise HostError(f"precision '{name}' does not exist here; choose int8, w4, mixed or all")
+    return [Choice[name]]
+
+
+@app.command()
+@_guarded
+def precision(
+    model: ModelArgument,
+    machine_name: MachineOption = "base",
+    backend: BackendOption = Backend.golden,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", "-i", help="Images to classify, or folders; labelled when a name ends in _<class>."),
+    ] = None,
+    calibration: CalibrationOption = None,
+    budget: Annotated[float, typer.Option(min=0, help="How far mixed may change the logits, relative.")] = BUDGET,
+    json_file: JsonOption = None,
+) -> None:
+    """Compare INT8, INT4 weights and mixed precision: accuracy, memory traffic, cycles, and why.
+
+    Without --images: the 20 CIFAR-10 images (resnet8), else 20 ImageNet photographs. Calibration uses other images
+    than these unless they are the photographs, cropped, mirrored and brightened at random.
+
+    Example: headrace precision resnet8 --machine base --json precision.json
+    """
+    config = machine(machine_name)
+    graph = load_tflite(_model_file(model))
+    paths = images or (fetch_cifar10() if model == "resnet8" else fetch_imagenet())
+    work = list(samples(graph, paths))
+    source, files = _calibration_files(calibration)
+    with err.status("Calibrating") as status:
+
+        def opened(lowered: Lowered) -> Session:
+            return Session.open(lowered.graph, compile_graph(lowered.graph, config), backend.value)
+
+        codes = calibration_images(graph, files, CALIBRATION_IMAGES)
+        calibrated = Calibration.of(graph, codes)
+        result = study(calibrated, config, work, opened, source=source, budget=budget, progress=status.update)
+    for lowered in result.lowered:
+        if lowered.choice is Choice.mixed:
+            out.print(reason_table(lowered))
+    out.print(choice_table(result))
+    out.print(f"calibrated with {result.calibration_images} images from {source}", highlight=False)
+    if json_file is not None:
+        write_json(json_file, result.to_dict())
+
+
+def _calibration_files(paths: list[Path] | None) -> tuple[str, list[Path]]:
+    """What calibration images are made of, in words and as files."""
+    if paths:
+        return ", ".join(str(path) for path in paths), image_files(paths)
+    return "20 ImageNet photographs, cropped, mirrored and brightened at random", fetch_imagenet()
+
+
+def _lowered(graph: Graph, config: NpuConfig, choice: Choice, calibration: list[Path] | None) -> Lowered:
+    """``graph`` in the chosen precisions."""
+    if choice is Choice.int8:
+        return Lowered(choice=choice, graph=graph)
+    _, files = _calibration_files(calibration)
+    with err.status("Calibrating") as status:
+        calibrated = Calibration.of(graph, calibration_images(graph, files, CALIBRATION_IMAGES))
+        return choose(choice, calibrated, config, progress=status.update)
+
+
+def _model_file(model: str) -> Path:
+    known = {"resnet8": fetch_resnet8, "vww": fetch_visual_wake_words}
+    return known[model]() if model in known else Path(model)
+
+
+def _reference(source: Path, choice: Choice) -> Path | None:
+    """The file whose results the network must equal; none when it was changed."""
+    return source if choice is Choice.int8 else None
 
 
 def _precisions(name: str) -> list[Precision]:
@@ -290,9 +409,6 @@ def _show(session: Session) -> None:
     out.print(cost_table(f"{session.model.name} on {session.model.config.name} ({session.backend})", rows))
     if total.precision == "mixed":
         out.print(f"MAC use of the total is of what the machine can do in {total.peak}", highlight=False)
-    for layer in session.model.layers:
-        if layer.runs_on == "host":
-            out.print(f"{layer.name}: {layer.operator} runs on the host: {layer.reason}", highlight=False)
     if session.labelled:
         out.print(f"top-1: {session.correct} of {session.labelled}")
     if session.exact:

@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from headrace.config import NpuConfig
-from headrace_host.compiler.model import CompiledModel
+from headrace_host.compiler.model import Codes, CompiledModel
 from headrace_host.driver import halted
 from headrace_host.errors import DeviceError
 from headrace_sim.rtl.trace import Span
@@ -61,13 +58,13 @@ class Device(ABC):
             self.write(address, content)
         self.write(model.ring_address, model.ring)
 
-    def infer(
-        self, model: CompiledModel, inputs: dict[str, NDArray[np.int8]]
-    ) -> tuple[dict[str, NDArray[np.int8]], RunStats]:
+    def infer(self, model: CompiledModel, inputs: dict[str, Codes]) -> tuple[dict[str, Codes], RunStats]:
         """One inference of a loaded model: outputs by tensor name, and what it cost."""
         for binding in model.inputs:
             if binding.name not in inputs:
-                raise DeviceError(f"input '{binding.name}' is missing; give an int8 array of shape {binding.shape}")
+                raise DeviceError(
+                    f"input '{binding.name}' is missing; give an {binding.dtype} array of shape {binding.shape}"
+                )
             self.write(binding.address, binding.to_bytes(inputs[binding.name]))
         stats = self.execute(model)
         return {b.name: b.from_bytes(self.read(b.address, b.size)) for b in model.outputs}, stats

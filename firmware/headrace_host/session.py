@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace_host.compiler.model import CompiledModel
+from headrace_host.compiler.model import Codes, CompiledModel
 from headrace_host.device import Device, RunStats, open_device
 from headrace_host.errors import HostError
-from headrace_host.hostops import finish
 from headrace_host.models.fetch import image_label, load_image
-from headrace_host.models.graph import Graph
+from headrace_host.models.graph import DTYPES, Graph, Tensor
 from headrace_host.report import layer_costs, total_cost
 from headrace_host.tflite_reference import TfliteReference
 
-Values = dict[str, NDArray[np.int8]]
+Values = dict[str, Codes]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Sample:
     """One input: its tensor and, when its file name tells, its class."""
 
     name: str
-    value: NDArray[np.int8]
+    value: Codes
     label: int | None = None
 
 
@@ -65,26 +64,26 @@ class Session:
     def infer(self, sample: Sample) -> Values:
         """The network's outputs for ``sample``; what it cost is added to ``runs``."""
         inputs = {self.graph.inputs[0]: sample.value}
-        raw, stats = self.device.infer(self.model, inputs)
+        outputs, stats = self.device.infer(self.model, inputs)
         self.runs.append(stats)
-        if not self._agrees(inputs, raw):
+        if not self._agrees(inputs, outputs):
             self.differing.append(sample.name)
-        outputs = finish(self.graph, raw)
         if sample.label is not None:
             self.labelled += 1
-            scores = next(iter(raw.values()))
+            scores = next(iter(outputs.values()))
             self.correct += int(scores.argmax()) == sample.label
         return outputs
 
-    def _agrees(self, inputs: Values, raw: Values) -> bool:
+    def _agrees(self, inputs: Values, outputs: Values) -> bool:
         """Whether every independent answer equals the machine's outputs bit for bit."""
         answers: list[Values] = []
         if self.golden is not None:
             answers.append(self.golden.infer(self.model, inputs)[0])
         if self.reference is not None:
-            self.reference.run(inputs[self.graph.inputs[0]])
-            answers.append({name: self.reference.tensor(name) for name in raw})
-        return all(np.array_equal(raw[name], answer[name]) for answer in answers for name in raw)
+            name = self.graph.inputs[0]
+            self.reference.run(self.graph.tensors[name], inputs[name])
+            answers.append({name: self.reference.tensor(name) for name in outputs})
+        return all(np.array_equal(outputs[name], answer[name]) for answer in answers for name in outputs)
 
     @property
     def compared_with(self) -> list[str]:
@@ -120,10 +119,10 @@ class Session:
 
 
 def samples(graph: Graph, paths: Sequence[Path]) -> Iterator[Sample]:
-    """Inputs of ``graph`` from image files, ``.npy`` arrays of int8, or folders of them."""
+    """Inputs of ``graph`` from image files, ``.npy`` arrays of its type, or folders of them."""
     if len(graph.inputs) != 1:
         raise HostError(f"network '{graph.name}' has {len(graph.inputs)} inputs; one is supported")
-    shape = graph.tensors[graph.inputs[0]].shape
+    tensor = graph.tensors[graph.inputs[0]]
     for path in paths:
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".npy"))
@@ -131,16 +130,23 @@ def samples(graph: Graph, paths: Sequence[Path]) -> Iterator[Sample]:
                 raise HostError(f"{path}: holds no PNG, JPEG or .npy file; give a folder of inputs")
             yield from samples(graph, files)
         elif path.suffix == ".npy":
-            yield Sample(path.name, _load_array(path, shape))
+            yield Sample(path.name, _load_array(path, tensor))
         else:
-            yield Sample(path.name, load_image(path, shape), image_label(path))
+            label, classes = image_label(path), graph.tensors[graph.outputs[0]].shape[-1]
+            known = label is not None and label < classes
+            yield Sample(path.name, image_codes(tensor, load_image(path, tensor.shape)), label if known else None)
 
 
-def _load_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.int8]:
+def image_codes(tensor: Tensor, pixels: NDArray[np.uint8]) -> Codes:
+    """Pixels as codes of a network input: as they are for uint8, less 128 for int8."""
+    return pixels if tensor.dtype == "uint8" else (pixels ^ 128).view(np.int8)
+
+
+def _load_array(path: Path, tensor: Tensor) -> Codes:
     try:
         value = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise HostError(f"{path}: cannot be read as a numpy array ({error}); save it with numpy.save") from error
-    if value.dtype != np.int8 or value.shape != shape:
-        raise HostError(f"{path}: holds {value.dtype}{value.shape}, the network needs int8{shape}")
+    if value.dtype != DTYPES[tensor.dtype] or value.shape != tensor.shape:
+        raise HostError(f"{path}: holds {value.dtype}{value.shape}, the network needs {tensor.dtype}{tensor.shape}")
     return np.ascontiguousarray(value)

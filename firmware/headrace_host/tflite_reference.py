@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_host.models.graph import Tensor
+
 
 class TfliteReference:
     """The default interpreter of one model file."""
@@ -26,9 +28,13 @@ class TfliteReference:
             return None
         return cls(module.Interpreter(str(path)))
 
-    def run(self, value: NDArray[np.int8]) -> None:
-        """Compute the network for ``value``."""
-        self._interpreter.set_tensor(self._interpreter.get_input_details()[0]["index"], value)
+    def run(self, tensor: Tensor, codes: NDArray[np.generic]) -> None:
+        """Compute the network for ``codes`` of input ``tensor``; a model that takes fp32 gets what they stand for."""
+        source = self._interpreter.get_input_details()[0]
+        value = codes
+        if source["dtype"] == np.float32:
+            value = (codes.astype(np.float32) - np.float32(tensor.zero_point)) * tensor.scalar_scale
+        self._interpreter.set_tensor(source["index"], value)
         self._interpreter.invoke()
 
     def tensor(self, name: str) -> NDArray[np.int8]:

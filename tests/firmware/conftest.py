@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from headrace_host.errors import FetchError
-from headrace_host.models.fetch import fetch_cifar10, fetch_resnet8
+from headrace_host.models.fetch import fetch_cifar10, fetch_imagenet, fetch_resnet8, fetch_visual_wake_words
 from headrace_host.models.graph import Graph
 from headrace_host.models.tflite_import import load_tflite
 
@@ -53,5 +53,26 @@ def resnet8(resnet8_path: Path) -> Graph:
 def cifar10() -> list[Path]:
     try:
         return fetch_cifar10()
+    except FetchError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def wake_words_path() -> Path:
+    try:
+        return fetch_visual_wake_words()
+    except FetchError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def wake_words(wake_words_path: Path) -> Graph:
+    return load_tflite(wake_words_path)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Path]:
+    try:
+        return fetch_imagenet()
     except FetchError as error:
         pytest.skip(str(error))

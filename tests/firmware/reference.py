@@ -9,13 +9,16 @@ from headrace_host import quantise
 from headrace_host.models.graph import (
     Add,
     AvgPool,
+    Concat,
     Conv2D,
     DepthwiseConv,
     FullyConnected,
     Graph,
     MaxPool,
     Node,
+    Quantize,
     Reshape,
+    Resize,
     Softmax,
     Windowed,
 )
@@ -88,11 +91,18 @@ def maximum_pool(graph: Graph, node: MaxPool, image: Int8) -> Int8:
 def softmax(graph: Graph, node: Softmax, vector: Int8) -> Int8:
     source, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
     scale = np.float32(source.scalar_scale * np.float32(node.beta))
-    shifted = vector.astype(np.int32) - vector.max(axis=-1, keepdims=True)
-    exponentials = np.exp(scale * shifted.astype(np.float32)).astype(np.float32)
-    total = exponentials.sum(axis=-1, keepdims=True, dtype=np.float32)
-    rounded = np.rint(exponentials / (total * output.scalar_scale)).astype(np.int64) + output.zero_point
-    return np.clip(rounded, -128, 127).astype(np.int8)
+    distances = vector.max(axis=-1, keepdims=True).astype(np.float32) - vector
+    exponentials = np.exp((-scale * distances).astype(np.float64)).astype(np.float32)
+    total = np.cumsum(exponentials, axis=-1, dtype=np.float32)[..., -1:]  # one after the other
+    scores = (exponentials * (np.float32(1) / (total * output.scalar_scale))).astype(np.float64)
+    return np.clip(np.floor(scores + 0.5) + output.zero_point, -128, 127).astype(np.int8)
+
+
+def rescale(graph: Graph, node: Quantize, codes: Int8) -> Int8:
+    source, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
+    multiplier = np.rint(np.float32(256) * (source.scalar_scale / output.scalar_scale)).astype(np.int64)
+    scaled = ((codes.astype(np.int64) - source.zero_point) * multiplier + 128) >> 8
+    return np.clip(scaled + output.zero_point, -128, 127).astype(np.int8)
 
 
 def run_node(graph: Graph, node: Node, inputs: list[Int8]) -> Int8:
@@ -112,6 +122,12 @@ def run_node(graph: Graph, node: Node, inputs: list[Int8]) -> Int8:
             return maximum_pool(graph, node, inputs[0])
         case Softmax():
             return softmax(graph, node, inputs[0])
+        case Quantize():
+            return rescale(graph, node, inputs[0])
+        case Concat():
+            return np.concatenate(inputs, axis=node.axis)
+        case Resize():
+            return inputs[0].repeat(node.factor.y, axis=1).repeat(node.factor.x, axis=2)
         case Reshape():
             return inputs[0].reshape(graph.tensors[node.output].shape)
     raise TypeError(f"node '{node.name}': there is no reference for the operator {node.operator}")

@@ -16,8 +16,8 @@ from headrace.isa.check import check as check_image
 from headrace_host.compiler.network import compile_graph
 from headrace_host.device import open_device
 from headrace_host.errors import CompileError
-from headrace_host.models.fetch import load_image
-from headrace_host.models.graph import Graph, Softmax, Tensor
+from headrace_host.models.graph import Graph
+from headrace_host.session import samples
 
 SMALL = ["odd", "tiny", "thin"]
 MACHINES = ["base", *SMALL]
@@ -36,10 +36,17 @@ def check(graph: Graph, config: NpuConfig, image: np.ndarray, reference: ModuleT
 
 @pytest.mark.parametrize("name", ["base", "edge", "m2", "odd", "tiny", "thin"])
 def test_resnet8(name: str, resnet8: Graph, cifar10: list[Path], reference: ModuleType) -> None:
-    image = load_image(cifar10[0], (1, 32, 32, 3))
+    image = next(samples(resnet8, cifar10[:1])).value
     operators = check(resnet8, machine(name), image, reference)
     assert operators.count("Conv2D+Add") == 3
     assert operators.count("Softmax") == 1
+
+
+@pytest.mark.parametrize("name", ["base", "tiny"])
+def test_visual_wake_words(name: str, wake_words: Graph, photographs: list[Path], reference: ModuleType) -> None:
+    image = next(samples(wake_words, photographs)).value
+    operators = check(wake_words, machine(name), image, reference)
+    assert operators.count("DepthwiseConv") == 13
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -132,12 +139,3 @@ def test_layer_that_cannot_fit_is_named(graphs: ModuleType) -> None:
     out = build.conv(build.source, 4)
     with pytest.raises(CompileError, match=rf"layer '{out}' does not fit the scratchpad of machine 'tiny'"):
         compile_graph(build.graph(out), machine("tiny"))
-
-
-def test_softmax_in_the_middle_is_refused(graphs: ModuleType) -> None:
-    build = graphs.Builder(9, (1, 8))
-    logits = build.dense(build.source, 4)
-    build.tensors["p"] = Tensor(name="p", shape=(1, 4), dtype="int8", scale=np.ones(1, np.float32))
-    build.nodes.append(Softmax(name="p", index=1, inputs=(logits,), output="p"))
-    with pytest.raises(CompileError, match=r"node 1 \(Softmax 'p'\)"):
-        compile_graph(build.graph(build.dense("p", 3)), machine("base"))

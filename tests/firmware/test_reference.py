@@ -1,4 +1,4 @@
-"""The numpy rules equal TFLite's default interpreter on a whole network, intermediate by intermediate."""
+"""The numpy rules equal TFLite's default interpreter on whole networks, intermediate by intermediate."""
 
 from __future__ import annotations
 
@@ -9,38 +9,47 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from headrace_host.models.fetch import image_label, load_image
 from headrace_host.models.graph import Graph, Node
+from headrace_host.session import samples
+from headrace_host.tflite_reference import TfliteReference
 
 
-@pytest.mark.parametrize("keep_intermediates", [False, True])
-def test_resnet8_equals_tflite(
-    resnet8: Graph, resnet8_path: Path, cifar10: list[Path], reference: ModuleType, keep_intermediates: bool
-) -> None:
+def compare(graph: Graph, path: Path, images: list[Path], reference: ModuleType, keep: bool) -> None:
+    """Compare what TFLite keeps: every tensor, or (``keep`` = False) the last scores and what they come from."""
     litert = pytest.importorskip("ai_edge_litert.interpreter")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # keeping intermediates costs memory, which is fine here
         # One delegated subset a node: the default kernels, with every intermediate written to memory.
         interpreter = litert.Interpreter(
-            str(resnet8_path),
-            experimental_preserve_all_tensors=keep_intermediates,
-            experimental_disable_delegate_node_fusion=keep_intermediates,
+            str(path), experimental_preserve_all_tensors=keep, experimental_disable_delegate_node_fusion=keep
         )
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    # Without intermediates only the logits and the softmax survive an invocation.
-    compared = [node.output for node in (resnet8.nodes if keep_intermediates else resnet8.nodes[-2:])]
-    correct = 0
-    for path in cifar10:
-        image = load_image(path, resnet8.tensors[resnet8.inputs[0]].shape)
-        interpreter.set_tensor(source, image)
-        interpreter.invoke()
-        values = reference.run(resnet8, image)
-        for name in compared:
-            expected = interpreter.get_tensor(int(name.split(":")[0]))
-            assert np.array_equal(values[name], expected), f"{path.name}: {name}"
-        correct += int(values[resnet8.nodes[-1].inputs[0]].argmax()) == image_label(path)
-    assert correct == 19
+    tflite = TfliteReference(interpreter)
+    for sample in samples(graph, images):
+        tflite.run(graph.tensors[graph.inputs[0]], sample.value)
+        values = reference.run(graph, sample.value)
+        for name in [node.output for node in graph.nodes] if keep else graph.outputs:
+            assert np.array_equal(values[name], tflite.tensor(name)), f"{sample.name}: {name}"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_resnet8_equals_tflite(
+    resnet8: Graph, resnet8_path: Path, cifar10: list[Path], reference: ModuleType, keep: bool
+) -> None:
+    compare(resnet8, resnet8_path, cifar10, reference, keep)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_visual_wake_words_equals_tflite(
+    wake_words: Graph, wake_words_path: Path, photographs: list[Path], reference: ModuleType, keep: bool
+) -> None:
+    compare(wake_words, wake_words_path, photographs, reference, keep)
+
+
+def test_resnet8_recognises_images(resnet8: Graph, cifar10: list[Path], reference: ModuleType) -> None:
+    right = 0
+    for sample in samples(resnet8, cifar10):
+        right += int(reference.run(resnet8, sample.value)[resnet8.outputs[0]].argmax()) == sample.label
+    assert right == 19
 
 
 def test_an_unknown_operator_is_named(reference: ModuleType) -> None:

@@ -67,6 +67,8 @@ class ConstantStore:
         if vectors:
             idx_base, spans = self._load_vectors(program, vectors, label)
             accesses.append(Access(Space.COLUMN, spans, False))
+        for column, table in program.tables.items():
+            accesses.append(self._load_table(column, table, label))
         return Installed(ctx, program.wraps, idx_base, tuple(accesses))
 
     def install_shifts(self, shifts: NDArray[np.uint8], label: int) -> tuple[int, tuple[Access, ...]]:
@@ -92,6 +94,23 @@ class ConstantStore:
             element=base * elements,
         )
         return base, (Access(Space.SHIFT, ((base, base + words),), False),)
+
+    def _load_table(self, column: int, table: NDArray[np.int32], label: int) -> Access:
+        """Load ``table`` into every lane of a column's memory; return what reading it touches."""
+        lanes, first = self._config.vector_lanes, column * self._config.column_words
+        content = np.repeat(table, lanes).tobytes()
+        span = ((first, first + len(table)),)
+        self._recorder.emit_early(
+            "LOAD",
+            label,
+            (Access(Space.COLUMN, span, True),),
+            dest=Dest.COLUMN,
+            ddr=self._image.place(content, "table"),
+            n0=len(content),
+            pix_bytes=4,
+            element=first * lanes,
+        )
+        return Access(Space.COLUMN, span, False)
 
     def _load_contexts(self, program: Program, label: int) -> int:
         count = len(program.contexts)

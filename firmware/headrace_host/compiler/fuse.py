@@ -1,24 +1,32 @@
-"""From graph nodes to units of work: aliases, fusion of residual additions, order of execution."""
+"""From graph nodes to units of work: what needs no operation, fusion of residual additions, order of execution."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from headrace_host.errors import CompileError
 from headrace_host.models.graph import (
     Add,
     AvgPool,
+    Concat,
     Conv2D,
+    DepthwiseConv,
     FullyConnected,
     Graph,
     MaxPool,
     Node,
+    Quantize,
     Reshape,
+    Resize,
     Softmax,
     describe,
 )
 
-MacNode = Conv2D | FullyConnected
+MacNode = Conv2D | DepthwiseConv | FullyConnected
+VectorNode = Add | AvgPool | MaxPool | Quantize | Resize | Softmax | Concat
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,15 @@ class Unit:
 
 @dataclass(frozen=True)
 class Work:
-    """Units in order of execution, the nodes left to the host, and tensors that are other tensors under a new shape."""
+    """Units in order of execution, and tensors that need no memory of their own.
+
+    ``alias``: tensors that are others under a new shape. ``parts``: tensors that their producers write as channels
+    of a concatenation; (that tensor, first channel).
+    """
 
     units: tuple[Unit, ...]
-    host: tuple[Softmax, ...]
     alias: dict[str, str]
+    parts: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def resolve(self, tensor: str) -> str:
         """The tensor whose memory ``tensor`` shares."""
@@ -56,24 +68,60 @@ class Work:
         return tuple(self.resolve(name) for name in names)
 
 
-def plan_work(graph: Graph) -> Work:
-    """Units of ``graph``; raise `CompileError` for what the machine cannot do."""
+def absorb_unsigned(graph: Graph) -> Graph:
+    """Let multiplying nodes read uint8 codes themselves where a Quantize node only moves the zero point by 128."""
+    absorbed = {}
+    for node in graph.nodes:
+        if isinstance(node, Quantize):
+            source, out = graph.tensors[node.inputs[0]], graph.tensors[node.output]
+            same = source.dtype == "uint8" and source.zero_point == out.zero_point + 128
+            multiplied = all(isinstance(user, MacNode) for user in graph.consumers(node.output))
+            if same and np.array_equal(source.scale, out.scale) and multiplied and node.output not in graph.outputs:
+                absorbed[node.output] = node.inputs[0]
+    if not absorbed:
+        return graph
+    nodes = (node for node in graph.nodes if node.output not in absorbed)
+    rewired = (replace(node, inputs=tuple(absorbed.get(name, name) for name in node.inputs)) for node in nodes)
+    return replace(graph, nodes=tuple(rewired))
+
+
+def plan_work(graph: Graph, word_bytes: int) -> Work:
+    """Units of ``graph`` for scratchpad words of ``word_bytes``; raise `CompileError` for what has no lowering."""
     alias = {node.output: node.inputs[0] for node in graph.nodes if isinstance(node, Reshape)}
-    host = tuple(node for node in graph.nodes if isinstance(node, Softmax))
-    for softmax in host:
-        if softmax.output not in graph.outputs:
-            raise CompileError(f"{describe(softmax)}: only a network's last Softmax is supported (it runs on the host)")
     fused = _fusions(graph)
     units = []
     for node in graph.nodes:
-        if isinstance(node, Reshape | Softmax) or (isinstance(node, Add) and node.output in fused):
+        if isinstance(node, Reshape) or (isinstance(node, Add) and node.output in fused):
             continue
-        if not isinstance(node, Conv2D | FullyConnected | Add | AvgPool | MaxPool):
+        if not isinstance(node, MacNode | VectorNode):
             raise CompileError(f"{describe(node)}: no lowering for this operator; it cannot run on the machine")
         add = next((graph.producer(name) for name, conv in fused.items() if conv == node.output), None)
         units.append(Unit(node, add if isinstance(add, Add) else None))
-    work = Work(tuple(units), host, alias)
-    return Work(_order(graph, work), host, alias)
+    work = Work(tuple(units), alias)
+    return Work(_order(graph, work), alias, _parts(graph, work, word_bytes))
+
+
+def _parts(graph: Graph, work: Work, word_bytes: int) -> dict[str, tuple[str, int]]:
+    """Inputs of concatenations that need no copy; see `Work`.
+
+    The MAC array reads whole words, so what it reads must begin at one.
+    """
+    parts: dict[str, tuple[str, int]] = {}
+    written = {unit.output for unit in work.units if not isinstance(unit.node, Concat)}
+    for node in graph.nodes:
+        if not isinstance(node, Concat) or node.axis != len(graph.tensors[node.output].shape) - 1:
+            continue
+        channel = 0
+        counts = Counter(node.inputs)
+        for name in node.inputs:
+            users = [unit.node for unit in work.units if name in work.activations(graph, unit)]
+            aligned = channel % word_bytes == 0 or not any(isinstance(user, MacNode) for user in users)
+            free = name in written and name not in graph.outputs and name not in parts and counts[name] == 1
+            reshaped = any(isinstance(user, Reshape) for user in graph.consumers(name))
+            if aligned and free and not reshaped and graph.tensors[name].dtype == "int8":
+                parts[name] = (node.output, channel)
+            channel += graph.tensors[name].shape[-1]
+    return parts
 
 
 def _fusions(graph: Graph) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.config import NpuConfig
 from headrace_host.compiler.stream import Access, Space
@@ -19,7 +19,7 @@ class View:
     """A tensor of ``pixels`` by ``channels`` bytes: the address map is that of the architecture's views.
 
     ``base`` is its first word and ``plane`` the words between planes of 2K channels; ``shift`` is log2 of the pixels
-    that share a bank.
+    that share a bank. Its channel 0 is channel byte ``offset`` of the words (not 0 for a part of a tensor).
     """
 
     base: int
@@ -27,6 +27,11 @@ class View:
     shift: int
     pixels: int
     channels: int
+    offset: int = 0
+
+    def part(self, offset: int, channels: int) -> View:
+        """``channels`` channel bytes from ``offset`` on."""
+        return replace(self, channels=channels, offset=self.offset + offset)
 
     def fields(self, prefix: str, *, pixel: int = 0, channel: int = 0, typed: bool = False) -> dict[str, int]:
         """The view fields of a command, from ``pixel`` and ``channel`` on; elements are int8 where typed."""
@@ -36,7 +41,7 @@ class View:
             f"{p}plane": self.plane,
             f"{p}p0": pixel,
             f"{p}shift": self.shift,
-            f"{p}c0": channel,
+            f"{p}c0": self.offset + channel,
         }
         return fields | ({f"{p}type": 0} if typed else {})
 
@@ -50,7 +55,7 @@ class View:
     ) -> Access:
         """What reading or writing a range of pixels and channels touches."""
         first, last = pixels or (0, self.pixels)
-        low, high = channels or (0, self.channels)
+        low, high = (self.offset + channel for channel in channels or (0, self.channels))
         run = config.rows << self.shift
         start = (first // run) << self.shift
         end = ((last - 1) // run + 1) << self.shift

@@ -192,22 +192,16 @@ class _Planner:
 
     def _fits(self, rows: int) -> bool:
         """Whether two input and two output strips of ``rows`` output rows fit beside what is resident."""
-        layer, shape = self._layer, self._shape
-        pad = self._memory.scratchpad
-        needs = []
+        layer, shape, pad = self._layer, self._shape, self._memory.scratchpad
+        near = pad.sub_bank(layer.source.region) if layer.source.region is not None else 0
+        requests = []  # as the sources and the sink will make them
         if layer.source.view is None:
-            needs += 2 * [self._strip_words(layer.source, shape.strip_inputs(rows) * shape.in_w)]
-        if layer.residual is not None and layer.residual.view is None:
-            needs += 2 * [self._strip_words(layer.residual, rows * shape.out_w)]
+            requests += 2 * [(self._strip_words(layer.source, shape.strip_inputs(rows) * shape.in_w), near)]
         if layer.output.view is None:
-            needs += 2 * [self._strip_words(layer.output, rows * shape.out_w)]
-        free = sorted((pad.largest(0), pad.largest(1)), reverse=True)
-        for need in sorted(needs, reverse=True):
-            free.sort(reverse=True)
-            if free[0] < need:
-                return False
-            free[0] -= need
-        return True
+            requests += 2 * [(self._strip_words(layer.output, rows * shape.out_w), 1 - near)]
+        if layer.residual is not None and layer.residual.view is None:
+            requests += 2 * [(self._strip_words(layer.residual, rows * shape.out_w), 1 - near)]
+        return pad.holds(requests)
 
     def _strip_words(self, location: Location, pixels: int) -> int:
         return tensor_words(self._config, packed_pixels(location, pixels), location.channels, location.shift)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from headrace.config import NpuConfig
 from headrace_host.compiler.packing import pack_nibbles, unpack_nibbles
 from headrace_host.errors import CompileError
+from headrace_host.models.graph import DTYPES
+
+Codes = NDArray[np.int8 | np.uint8]
+"""The value of a network input or output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
     """A network input or output in DDR: NHWC, each pixel padded with zeros to ``pixel_bytes``.
 
-    Values are int8 arrays; those of ``dtype`` int4 lie two a byte.
+    Values are int8 or uint8 arrays as ``dtype`` says; those of ``dtype`` int4 are int8 arrays and lie two a byte.
     """
 
     name: str
@@ -30,21 +34,23 @@ class Binding:
         """Bytes in DDR."""
         return int(np.prod(self.shape[:-1])) * self.pixel_bytes
 
-    def to_bytes(self, value: NDArray[np.int8]) -> bytes:
+    def to_bytes(self, value: Codes) -> bytes:
         """``value`` as it lies in DDR; raise `CompileError` when it is another tensor than the network takes."""
-        if value.shape != self.shape or value.dtype != np.int8:
-            raise CompileError(f"tensor '{self.name}' is {value.dtype}{value.shape}, int8{self.shape} is needed")
-        packed = pack_nibbles(value) if self.dtype == "int4" else value.view(np.uint8)
+        if value.shape != self.shape or value.dtype != DTYPES[self.dtype]:
+            needed = f"{DTYPES[self.dtype]}{self.shape}"
+            raise CompileError(f"tensor '{self.name}' is {value.dtype}{value.shape}, {needed} is needed")
+        packed = pack_nibbles(value.view(np.int8)) if self.dtype == "int4" else value.view(np.uint8)
         pixels = np.zeros((*self.shape[:-1], self.pixel_bytes), np.uint8)
         pixels[..., : packed.shape[-1]] = packed
         return pixels.tobytes()
 
-    def from_bytes(self, content: bytes) -> NDArray[np.int8]:
+    def from_bytes(self, content: bytes) -> Codes:
         """Inverse of `to_bytes`."""
         pixels = np.frombuffer(content, np.int8).reshape(*self.shape[:-1], self.pixel_bytes)
         if self.dtype == "int4":
             pixels = unpack_nibbles(pixels)
-        return pixels[..., : self.shape[-1]]
+        values = pixels[..., : self.shape[-1]]
+        return values.view(np.uint8) if self.dtype == "uint8" else values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,6 @@ class CompiledModel:
     ddr_base: int
     ddr_end: int
     end_value: int
-    host_nodes: tuple[str, ...] = field(default=())
 
     @property
     def macs(self) -> int:

@@ -6,35 +6,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headrace.config import NpuConfig, Precision
-from headrace.isa import COMMAND_BYTES, DType
+from headrace.config import NpuConfig
+from headrace.isa import COMMAND_BYTES
 from headrace_host import quantise
 from headrace_host.allocate import DdrAllocator, ScratchpadAllocator
 from headrace_host.compiler.constants import ConstantStore, DdrImage
 from headrace_host.compiler.encode import encode_command
-from headrace_host.compiler.fuse import Unit, Work, plan_work
+from headrace_host.compiler.fuse import MacNode, Unit, VectorNode, Work, absorb_unsigned, plan_work
 from headrace_host.compiler.mac_layer import MacLayer, MacLowering, OutOfScratchpad
 from headrace_host.compiler.model import Binding, CompiledModel, Layer, Window
 from headrace_host.compiler.operands import Location, Memory
 from headrace_host.compiler.packing import FOLD_PIXEL_BYTES, element_bytes, entry_bytes, fold_taps
-from headrace_host.compiler.programs import Step, add_steps, average_steps, maximum_steps
+from headrace_host.compiler.shapes import element_type, mac_shape, precision_of
 from headrace_host.compiler.stream import DDR_GRANULE, Planned, Recorder, TokenAssigner, schedule
-from headrace_host.compiler.tiling import ConvShape
-from headrace_host.compiler.vector_layer import VectorLayer, VectorLowering
+from headrace_host.compiler.vector_layer import REASONS, VectorLowering
 from headrace_host.errors import CompileError
 from headrace_host.models.graph import (
-    NO_PADDING,
-    UNIT,
-    Add,
     AvgPool,
+    Concat,
     Conv2D,
-    FullyConnected,
+    DepthwiseConv,
     Graph,
     MaxPool,
     Node,
-    Pair,
     Tensor,
-    describe,
 )
 
 PAGE = 4096
@@ -47,7 +42,8 @@ def compile_graph(graph: Graph, config: NpuConfig, *, ddr_base: int = 0) -> Comp
 
     Raises `CompileError` naming the node that cannot run and why.
     """
-    work = plan_work(graph)
+    graph = absorb_unsigned(graph)
+    work = plan_work(graph, config.word_bytes)
     spilled: set[str] = set()
     while True:
         attempt = _Attempt(graph, config, work, spilled, ddr_base)
@@ -92,7 +88,7 @@ class _Attempt:
 
     def largest_resident(self) -> str | None:
         """The largest tensor that occupies the scratchpad and could live in DDR instead."""
-        resident = [loc for loc in self._locations.values() if loc.view is not None and loc.name not in self._spilled]
+        resident = [loc for loc in self._locations.values() if loc.region is not None and loc.name not in self._spilled]
         return max(resident, key=lambda loc: loc.pixels * loc.channels).name if resident else None
 
     def compile(self) -> CompiledModel:
@@ -119,18 +115,20 @@ class _Attempt:
         location = self._location(name)
         pixel_bytes = location.channels
         users = [unit.node for unit in self._work.units if name in self._work.activations(self._graph, unit)]
-        whole = tensor.dtype == "int8" and bool(users)
-        if whole and all(isinstance(n, Conv2D) and _conv_shape(self._graph, n).folds(config) for n in users):
+        if users and all(isinstance(node, Conv2D) and self._folds(node) for node in users):
             pixel_bytes, location.packed = FOLD_PIXEL_BYTES, fold_taps(config)
             location.pixels, location.channels = -(-location.pixels // location.packed), config.word_bytes
             location.shift = 0
         location.ddr = self._activations.allocate(location.pixels * location.channels, name)
         return Binding(name=name, address=location.ddr, shape=tensor.shape, pixel_bytes=pixel_bytes, dtype=tensor.dtype)
 
+    def _folds(self, node: Conv2D) -> bool:
+        """Whether a convolution reads its input packed."""
+        image = self._graph.tensors[node.inputs[0]]
+        return image.dtype != "int4" and node.groups == 1 and mac_shape(self._graph, node).folds(self._config)
+
     def _output(self, name: str) -> Binding:
-        """The binding of a network output, or of what the host computes it from."""
-        host = {node.output: node.inputs[0] for node in self._work.host}
-        name = host.get(name, name)
+        """The binding of a network output."""
         location = self._locations[self._work.resolve(name)]
         tensor = self._graph.tensors[name]
         assert location.ddr is not None
@@ -138,7 +136,7 @@ class _Attempt:
             name=name,
             address=location.ddr,
             shape=tensor.shape,
-            pixel_bytes=element_bytes(_element(tensor), tensor.shape[-1]),
+            pixel_bytes=element_bytes(element_type(tensor), tensor.shape[-1]),
             dtype=tensor.dtype,
         )
 
@@ -148,7 +146,7 @@ class _Attempt:
         if name not in self._locations:
             tensor = self._graph.tensors[name]
             channels = tensor.shape[-1]
-            width = element_bytes(_element(tensor), channels)
+            width = element_bytes(element_type(tensor), channels)
             self._locations[name] = Location(name, tensor.size // channels, width, self._shift(name))
         return self._locations[name]
 
@@ -157,24 +155,50 @@ class _Attempt:
         strides = [
             unit.node.stride.x
             for unit in self._work.units
-            if isinstance(unit.node, Conv2D) and self._work.resolve(unit.node.inputs[0]) == name
+            if isinstance(unit.node, Conv2D | DepthwiseConv) and self._work.resolve(unit.node.inputs[0]) == name
         ]
         return max([s.bit_length() - 1 for s in strides if s in (2, 4, 8) and s <= self._config.accs], default=0)
 
     def _open_output(self, name: str, near: Location) -> Location:
-        """Give the output of a layer a place: the scratchpad if it has room, DDR if it is needed there."""
+        """Give the output of a layer a place: the scratchpad if it has room, DDR if it is needed there.
+
+        Part of a concatenation: a place in that.
+        """
         location = self._location(name)
+        if location.view is not None or location.ddr is not None:
+            return location  # a concatenation, opened with its first part
+        if location.name in self._work.parts:
+            whole, channel = self._work.parts[location.name]
+            return self._part(location, self._open_output(whole, near), channel)
         needed = {self._work.resolve(n) for n in self._graph.outputs}
-        needed |= {self._work.resolve(node.inputs[0]) for node in self._work.host}
         bank = self._memory.scratchpad.sub_bank(near.region) if near.region is not None else 0
         resident = location.name not in self._spilled and self._memory.place(location, prefer=1 - bank)
         if location.name in needed or not resident:
             location.ddr = self._activations.allocate(location.pixels * location.channels, location.name)
         return location
 
+    def _part(self, part: Location, whole: Location, channel: int) -> Location:
+        """Make ``part`` the channels of ``whole`` from ``channel`` on."""
+        part.shift, part.pitch = whole.shift, whole.channels
+        part.view = None if whole.view is None else whole.view.part(channel, part.channels)
+        part.ddr = None if whole.ddr is None else whole.ddr + channel
+        return part
+
+    def _parts(self, node: Concat, output: Location) -> list[Location]:
+        """Where each input of a concatenation belongs: its own location when it is there already."""
+        parts, channel = [], 0
+        for name in node.inputs:
+            own = self._location(name)
+            if self._work.parts.get(name) == (node.output, channel):
+                parts.append(own)
+            else:
+                parts.append(self._part(Location(name, own.pixels, own.channels, 0), output, channel))
+            channel += own.channels
+        return parts
+
     def _bring(self, location: Location) -> None:
         """Reserve scratchpad for all of a tensor that is in DDR only, if there is room."""
-        if location.view is None and location.name not in self._spilled:
+        if location.view is None and not location.pitch and location.name not in self._spilled:
             location.loaded = 0
             self._memory.place(location, prefer=0)
 
@@ -184,41 +208,48 @@ class _Attempt:
         for name in names:
             self._bring(self._locations[name])
         output = self._open_output(unit.output, self._locations[names[0]])
-        if isinstance(node, Conv2D | FullyConnected):
+        if isinstance(node, MacNode):
             layer = self._mac_layer(label, unit, node, output)
             MacLowering(layer, self._memory, self._constants, self._image).emit()
             where, why = "MAC array", "residual added in the epilogue" if unit.add else "requantised in the epilogue"
         else:
-            self._vector(label, node, output)
-            where, why = "dataflow array", "no convolution to fuse it with" if isinstance(node, Add) else "pooling"
+            assert isinstance(node, VectorNode)
+            sources = [self._location(name) for name in node.inputs]
+            parts = self._parts(node, output) if isinstance(node, Concat) else []
+            VectorLowering(graph, self._memory, self._constants).emit(node, sources, output, parts)
+            where, why = "dataflow array", REASONS[type(node)]
+            if parts and all(part is source for part, source in zip(parts, sources, strict=True)):
+                where, why = "placement", "its inputs are written where they belong"
         operator = node.operator + ("+Add" if unit.add else "")
         self._infos.append(_Info(node, operator, graph.macs(node), where, why))
 
-    def _mac_layer(self, label: int, unit: Unit, node: Conv2D | FullyConnected, output: Location) -> MacLayer:
+    def _mac_layer(self, label: int, unit: Unit, node: MacNode, output: Location) -> MacLayer:
         graph = self._graph
-        shape = _conv_shape(graph, node)
+        shape, source = mac_shape(graph, node), graph.tensors[node.inputs[0]]
         data = graph.tensors[node.inputs[1]].data
         assert data is not None
-        weights = data.astype(np.int8).reshape(shape.out_c, shape.kernel.y, shape.kernel.x, shape.in_c)
         layer = MacLayer(
             name=node.name,
             label=label,
             shape=shape,
-            weights=weights,
+            weights=data.astype(np.int8).reshape(shape.out_c, shape.kernel.y, shape.kernel.x, -1),
             requant=quantise.requantisation(graph, node),
             source=self._location(node.inputs[0]),
             output=output,
-            pad_value=graph.tensors[node.inputs[0]].zero_point,
+            pad_value=source.zero_point,
             pooled=self._pooled(unit),
-            precision=_precision(graph, node),
+            precision=precision_of(graph, node),
+            act_unsigned=source.dtype == "uint8",
+            depthwise=isinstance(node, DepthwiseConv),
+            groups=node.groups if isinstance(node, Conv2D) else 1,
             group_scales=graph.tensors[node.inputs[1]].group_scales,
-            output_type=_element(graph.tensors[unit.output]),
+            output_type=element_type(graph.tensors[unit.output]),
         )
         if unit.add is None:
             return layer
         first = unit.add.inputs[0] != node.output
         residual = self._location(unit.add.inputs[0] if first else unit.add.inputs[1])
-        kind = _element(graph.tensors[residual.name])
+        kind = element_type(graph.tensors[residual.name])
         add = quantise.addition(graph, unit.add)
         return replace(layer, residual=residual, residual_type=kind, add=add, residual_first=first)
 
@@ -229,36 +260,6 @@ class _Attempt:
         if following == len(units) or not isinstance(units[following].node, AvgPool | MaxPool):
             return False
         return self._work.resolve(unit.output) in self._work.activations(self._graph, units[following])
-
-    def _vector(self, label: int, node: Node, output: Location) -> None:
-        sources = [self._location(name) for name in node.inputs]
-        for location in (*sources, output):
-            if location.view is None:
-                raise OutOfScratchpad(node.name)
-        for location in sources:
-            self._complete(location)
-        steps, zero_point, low, high = _vector_steps(self._graph, node)
-        layer = VectorLayer(
-            name=node.name,
-            label=label,
-            steps=steps,
-            source=sources[0],
-            output=output,
-            shape=_pool_shape(self._graph, node),
-            zero_point=zero_point,
-            act_min=low,
-            act_max=high,
-            second=sources[1] if len(sources) == 2 else None,
-        )
-        VectorLowering(layer, self._memory, self._constants).emit()
-        if output.ddr is not None and output.view is not None:
-            self._memory.store(output, 0, output.pixels, output.view, 0)
-
-    def _complete(self, location: Location) -> None:
-        """Load what of a resident tensor is not there yet."""
-        if location.view is not None and location.loaded < location.pixels:
-            self._memory.load(location, location.loaded, location.pixels, location.view, location.loaded)
-            location.loaded = location.pixels
 
     def _finish(self, inputs: list[Binding], outputs: list[Binding]) -> CompiledModel:
         config = self._config
@@ -290,7 +291,6 @@ class _Attempt:
             ddr_base=self._base,
             ddr_end=end,
             end_value=END_VALUE,
-            host_nodes=tuple(node.name for node in self._work.host),
         )
 
     def _layers(self, commands: list[Planned]) -> tuple[Layer, ...]:
@@ -299,7 +299,7 @@ class _Attempt:
             indices = [i for i, command in enumerate(commands) if command.label == label]
             read = sum(_read_bytes(self._config, commands[i]) for i in indices)
             written = sum(_walk_bytes(commands[i].values) for i in indices if commands[i].name == "STORE")
-            precision = _precision(self._graph, info.node).name if info.macs else "int8"
+            precision = precision_of(self._graph, info.node).name if info.macs else "int8"
             layers.append(
                 Layer(
                     name=info.node.name,
@@ -313,25 +313,7 @@ class _Attempt:
                     write_bytes=written,
                 )
             )
-        for node in self._work.host:
-            why = "the machine delivers logits; softmax keeps their order"
-            layers.append(
-                Layer(name=node.name, operator="Softmax", precision="fp32", macs=0, runs_on="host", reason=why)
-            )
         return tuple(layers)
-
-
-def _element(tensor: Tensor) -> DType:
-    """How elements of an activation lie in memory."""
-    return DType.I4 if tensor.dtype == "int4" else DType.I8
-
-
-def _precision(graph: Graph, node: Node) -> Precision:
-    """Operand widths of a multiplying node."""
-    source, weight = (graph.tensors[name] for name in node.inputs[:2])
-    if weight.dtype != "int4":
-        return Precision.A8W8
-    return Precision.A4W4 if source.dtype == "int4" else Precision.A8W4
 
 
 def _walk_bytes(values: dict[str, int]) -> int:
@@ -350,57 +332,3 @@ def _read_bytes(config: NpuConfig, command: Planned) -> int:
 def _ddr_size(config: NpuConfig, tensor: Tensor) -> int:
     """Bytes a tensor may need in DDR, packed for folding included."""
     return max(tensor.size, tensor.size // tensor.shape[-1] * FOLD_PIXEL_BYTES + config.word_bytes)
-
-
-def _conv_shape(graph: Graph, node: Conv2D | FullyConnected) -> ConvShape:
-    """The shape of a multiplying node; a fully connected one covers the whole image its input was reshaped from."""
-    if isinstance(node, Conv2D):
-        if node.groups != 1:
-            raise CompileError(f"{describe(node)}: grouped convolution (groups={node.groups}) has no lowering")
-        image, out = graph.tensors[node.inputs[0]].shape, graph.tensors[node.output].shape
-        return _shape(image, out, node.kernel, node.stride, node.dilation, node.padding)
-    source = node.inputs[0]
-    producer = graph.producer(source)
-    while producer is not None and producer.operator == "Reshape":
-        source = producer.inputs[0]
-        producer = graph.producer(source)
-    shape = graph.tensors[source].shape
-    image = shape if len(shape) == 4 else (1, 1, 1, shape[-1])
-    out = (1, 1, 1, graph.tensors[node.output].shape[-1])
-    return _shape(image, out, Pair(image[1], image[2]), UNIT, UNIT, NO_PADDING)
-
-
-def _pool_shape(graph: Graph, node: Node) -> ConvShape:
-    image, out = graph.tensors[node.inputs[0]].shape, graph.tensors[node.output].shape
-    if isinstance(node, AvgPool | MaxPool):
-        return _shape(image, out, node.kernel, node.stride, UNIT, node.padding)
-    flat = (1, 1, 1, image[-1])  # an addition works on pixels, whatever image they form
-    return _shape(flat, flat, UNIT, UNIT, UNIT, NO_PADDING)
-
-
-def _shape(image: tuple[int, ...], out: tuple[int, ...], *rest: tuple[int, ...]) -> ConvShape:
-    kernel, stride, dilation, padding = rest
-    return ConvShape(
-        in_h=image[1],
-        in_w=image[2],
-        in_c=image[3],
-        out_h=out[1],
-        out_w=out[2],
-        out_c=out[3],
-        kernel=Pair(*kernel),
-        stride=Pair(*stride),
-        dilation=Pair(*dilation),
-        padding=type(NO_PADDING)(*padding),
-    )
-
-
-def _vector_steps(graph: Graph, node: Node) -> tuple[list[Step], int, int, int]:
-    """Program, zero point and clamp of a node that runs on the dataflow array alone."""
-    if isinstance(node, Add):
-        constants = quantise.addition(graph, node)
-        return add_steps(constants), constants.zero_point, constants.act_min, constants.act_max
-    if isinstance(node, AvgPool):
-        return average_steps(quantise.average_pool(node)), 0, node.act_min, node.act_max
-    if isinstance(node, MaxPool) and not any(node.padding):
-        return maximum_steps(node.kernel.y * node.kernel.x), 0, node.act_min, node.act_max
-    raise CompileError(f"{describe(node)}: padded pooling has no lowering; use VALID padding")

@@ -16,7 +16,8 @@ class Location:
 
     A folded tensor packs ``packed`` image pixels into each of these pixels; otherwise ``packed`` is 1. ``loaded``
     counts the leading pixels that the scratchpad already holds. Layer ``writer`` produced it; its last command wrote
-    the pixels from ``settled`` on, or the channels from ``settled_channels`` on.
+    the pixels from ``settled`` on, or the channels from ``settled_channels`` on. ``pitch`` are the bytes from pixel to
+    pixel in DDR when the tensor is a part of a larger one, else 0.
     """
 
     name: str
@@ -31,6 +32,12 @@ class Location:
     writer: int = -1
     settled: int = 0
     settled_channels: int = 0
+    pitch: int = 0
+
+    @property
+    def step(self) -> int:
+        """Bytes from pixel to pixel in DDR."""
+        return self.pitch or self.channels
 
 
 def packed_pixels(location: Location, pixels: int) -> int:
@@ -106,12 +113,15 @@ class Memory:
             view.access(self.config, write=loading, pixels=(at, at + count)),
             self.ddr_access(location, first, last, write=not loading),
         )
+        segments = {"n0": count * channels}
+        if location.step != channels:
+            segments = {"n0": channels, "n1": count, "s1": location.step, "d1": 1}
         self.recorder.emit(
             name,
             self.label,
             accesses,
-            ddr=location.ddr + first * channels,
-            n0=count * channels,
+            ddr=location.ddr + first * location.step,
+            **segments,
             pix_bytes=channels,
             **view.fields("", pixel=at),
         )
@@ -119,8 +129,8 @@ class Memory:
     def ddr_access(self, location: Location, first: int, last: int, *, write: bool) -> Access:
         """What touching pixels ``[first, last)`` of ``location`` means for DDR."""
         assert location.ddr is not None
-        start = location.ddr - self.ddr_base + first * location.channels
-        end = location.ddr - self.ddr_base + last * location.channels
+        start = location.ddr - self.ddr_base + first * location.step
+        end = location.ddr - self.ddr_base + (last - 1) * location.step + location.channels
         return Access(Space.DDR, ((start // DDR_GRANULE, -(-end // DDR_GRANULE)),), write)
 
 

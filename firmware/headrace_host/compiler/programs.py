@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headrace.config import NpuConfig
-from headrace.isa import DataflowOp, Reduce, Source, encode_context
+from headrace.isa import DataflowOp, MemIndex, Reduce, Source, encode_context
 from headrace_host.errors import CompileError
-from headrace_host.quantise import AddConstants, PoolConstants, RequantConstants
+from headrace_host.quantise import AddConstants, RequantConstants
+from headrace_host.rescale import SHIFT, RescaleConstants
+
+TABLE_WORDS = 256
+"""Words of a column memory that a table takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One lane operation. ``vector`` names a per-channel vector in the column's memory, the operand `Source.MEM`."""
+    """One lane operation. The operand `Source.MEM` is a per-channel vector of the name ``vector``, or an element of
+    ``table``: 256 patterns of 32 bits, chosen by the low byte of x.
+    """
 
     op: DataflowOp
     a: Source = Source.X
@@ -23,19 +32,23 @@ class Step:
     sh: int = 0
     reduce: Reduce = Reduce.NONE
     repeat: int = 0
+    across: bool = False
     vector: str | None = None
+    table: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
 class Program:
-    """A placed chain: context words, how often it wraps, and where its vectors go.
+    """A placed chain: context words, how often it wraps, and where its vectors and tables go.
 
-    ``vectors`` maps a vector's name to (column, first word of its area); all areas have ``area_words`` words.
+    ``vectors`` maps a vector's name to (column, first word of its area); all areas have ``area_words`` words. A table
+    takes the first 256 words of its column.
     """
 
     contexts: tuple[tuple[int, ...], ...]
     vectors: dict[str, tuple[int, int]]
     area_words: int
+    tables: dict[int, NDArray[np.int32]] = field(default_factory=dict)
 
     @property
     def wraps(self) -> int:
@@ -56,23 +69,37 @@ def place(config: NpuConfig, steps: Sequence[Step]) -> Program:
     vectors: dict[str, tuple[int, int]] = {}
     for column, name in named:
         vectors[name] = (column, area * sum(c == column for c, _ in vectors.values()))
+    tables: dict[int, NDArray[np.int32]] = {}
+    for position, step in enumerate(steps):
+        if step.table is not None:
+            if config.column_words < TABLE_WORDS:
+                raise CompileError(
+                    f"machine '{config.name}': a table needs {TABLE_WORDS} words of column memory, it has "
+                    f"{config.column_words}; raise column_words"
+                )
+            tables[position % config.columns] = step.table
     contexts = []
     for first in range(0, passes * config.columns, config.columns):
         words: list[int] = []
         for position in range(first, first + config.columns):
             words += _context(steps[position], vectors) if position < len(steps) else encode_context()
         contexts.append(tuple(words))
-    return Program(tuple(contexts), vectors, area)
+    return Program(tuple(contexts), vectors, area, tables)
 
 
 def _context(step: Step, vectors: dict[str, tuple[int, int]]) -> list[int]:
-    memory = {"mem_index": 1, "mem_base": vectors[step.vector][1]} if step.vector else {}
+    memory: dict[str, int] = {}
+    if step.vector:
+        memory = {"mem_index": MemIndex.IDX, "mem_base": vectors[step.vector][1]}
+    elif step.table is not None:
+        memory = {"mem_index": MemIndex.X}
     return encode_context(
         op=step.op,
         a=step.a,
         b=step.b,
         dst=int(step.to_y),
         reduce=step.reduce,
+        across=int(step.across),
         sh=step.sh,
         repeat=step.repeat,
         imm=step.imm & 0xFFFFFFFF,
@@ -114,17 +141,31 @@ def _weighted_sum(main: int, side: int, shift: int, offset: int) -> list[Step]:
     ]
 
 
-def average_steps(constants: PoolConstants) -> list[Step]:
+def copy_steps() -> list[Step]:
+    """Elements as they are."""
+    return [Step(op=DataflowOp.PASS)]
+
+
+def rescale_steps(constants: RescaleConstants) -> list[Step]:
+    """Codes to codes of another scale, less its zero point."""
+    offset = (1 << (SHIFT - 1)) - constants.source_zero * constants.multiplier
+    return [
+        Step(op=DataflowOp.IMUL, b=Source.IMM, imm=constants.multiplier),
+        Step(op=DataflowOp.ISHR, b=Source.IMM, imm=offset, sh=SHIFT),
+    ]
+
+
+def average_steps(count: int) -> list[Step]:
     """Sum of ``count`` beats, divided with halves away from zero.
 
     The reciprocal is rounded up; its error stays below the distance to the next half as 2**sh > 256 count**2.
     """
-    shift = (256 * constants.count**2).bit_length()
-    reciprocal = -(-(1 << shift) // constants.count)
-    if 128 * constants.count >= 1 << 24 or reciprocal >= 1 << 24 or shift > 31:
-        raise CompileError(f"average over {constants.count} elements is too large; pool in two steps")
+    shift = (256 * count**2).bit_length()
+    reciprocal = -(-(1 << shift) // count)
+    if 128 * count >= 1 << 24 or reciprocal >= 1 << 24 or shift > 31:
+        raise CompileError(f"average over {count} elements is too large; pool in two steps")
     return [
-        Step(op=DataflowOp.PASS, reduce=Reduce.SUM, repeat=constants.count),
+        Step(op=DataflowOp.PASS, reduce=Reduce.SUM, repeat=count),
         Step(op=DataflowOp.IDIVR, b=Source.IMM, imm=reciprocal, sh=shift),
     ]
 

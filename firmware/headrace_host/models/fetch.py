@@ -60,6 +60,12 @@ RESNET8 = Item(
     inner="image_classification.tflite",
     sha256="c2a55811914398eadcdf6e94d393258390b42d14f633e0853d740312d6c5bf9f",
 )
+VISUAL_WAKE_WORDS = Item(
+    filename="visual_wake_words.tflite",
+    member="purelib/mltk/models/tinyml/visual_wake_words.mltk.zip",
+    inner="visual_wake_words.tflite",
+    sha256="459a5c728732a1022fbe625f66cad5f626a67b1e4a17fad819cd23cdf78cb3a1",
+)
 CIFAR10 = tuple(
     Item(filename=name, member=f"foolbox/data/{name}", sha256=sha256)
     for name, sha256 in (
@@ -85,6 +91,15 @@ CIFAR10 = tuple(
         ("cifar10_19_6.png", "c7dfa89248f0c00066429fbc80a741d02e4a4328822280ef2c41f9c0b2c41f94"),
     )
 )
+IMAGENET = tuple(
+    Item(filename=name, member=f"foolbox/data/{name}", sha256=sha256)
+    for name, sha256 in (
+        ("imagenet_00_243.jpg", "28b7b933c8028c6e20bf74a86a709eda42ce99f14c8742cb657cb386f08a4c9d"),
+        ("imagenet_01_559.jpg", "5f03b0c74dff01b5b4195d0beabcae2a625a406e6917957ab9c455b5b7dea6d6"),
+        ("imagenet_02_438.jpg", "ccef0734c1a65549c6cb5adb0f5d9b1c0b2e2104aba50a9e5f9202dc6d4532ed"),
+        ("imagenet_09_455.jpg", "ace3716b60ac5843269b270e17020e4f8138440cd30ef3487f7d6e54da9745a4"),
+    )
+)
 
 
 def fetch_resnet8() -> Path:
@@ -92,9 +107,19 @@ def fetch_resnet8() -> Path:
     return _fetch(MLTK, (RESNET8,))[0]
 
 
+def fetch_visual_wake_words() -> Path:
+    """Path of the person detector of MLPerf Tiny (MobileNetV1 0.25, INT8 TFLite), fetched at first use."""
+    return _fetch(MLTK, (VISUAL_WAKE_WORDS,))[0]
+
+
 def fetch_cifar10() -> list[Path]:
     """Paths of the 20 labelled CIFAR-10 images; `image_label` gives the class of each."""
     return _fetch(FOOLBOX, CIFAR10)
+
+
+def fetch_imagenet() -> list[Path]:
+    """Paths of a few ImageNet photographs; `image_label` gives the class of each."""
+    return _fetch(FOOLBOX, IMAGENET)
 
 
 def image_label(path: Path) -> int | None:
@@ -103,16 +128,16 @@ def image_label(path: Path) -> int | None:
     return int(tail) if tail.isdigit() and "_" in path.stem else None
 
 
-def load_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.int8]:
-    """Read an RGB image as int8 ``shape`` (1, height, width, 3), each value the pixel less 128."""
+def load_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read an image as RGB pixels of ``shape`` (1, height, width, 3), scaled (bilinear) when it has another size."""
+    if len(shape) != 4 or shape[-1] != 3:
+        raise FetchError(f"{path}: the network takes {shape}, not an RGB image; give a .npy file")
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            scaled = image.convert("RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise FetchError(f"{path}: cannot be read as an image ({error}); give a PNG or JPEG file") from error
-    if (1, *pixels.shape) != shape:
-        raise FetchError(f"{path}: image is {pixels.shape}, the network needs {shape[1:]}; resize it first")
-    return (pixels.astype(np.int16) - 128).astype(np.int8).reshape(shape)
+    return np.asarray(scaled, np.uint8).reshape(shape)
 
 
 def _fetch(package: Package, items: tuple[Item, ...]) -> list[Path]:

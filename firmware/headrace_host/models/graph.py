@@ -13,6 +13,7 @@ from headrace_host.errors import ModelError
 
 DTYPES = {
     "int8": np.dtype(np.int8),
+    "uint8": np.dtype(np.uint8),
     "int4": np.dtype(np.int8),  # codes -8..7, one an element here, two a byte in memory
     "int32": np.dtype(np.int32),
     "float32": np.dtype(np.float32),
@@ -165,6 +166,11 @@ class Softmax(Node):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantize(Node):
+    """int8 or uint8 codes (``inputs[0]``) as int8 codes of another scale and zero point."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reshape(Node):
     """The same elements in the same order with another shape."""
 
@@ -178,7 +184,7 @@ class Concat(Node):
 
 @dataclass(frozen=True, kw_only=True)
 class Resize(Node):
-    """Nearest-neighbour enlargement by whole factors."""
+    """Nearest-neighbour enlargement by whole factors: output pixel (y, x) is input pixel (y div fy, x div fx)."""
 
     factor: Pair
 
@@ -242,8 +248,9 @@ def _check_tensor(tensor: Tensor) -> None:
         raise ModelError(f"tensor '{tensor.name}': shape {tensor.shape} is empty or too large")
     if not (np.isfinite(tensor.scale).all() and (tensor.scale > 0).all()):
         raise ModelError(f"tensor '{tensor.name}': scales must be positive finite numbers")
-    if tensor.dtype == "int8" and not -128 <= tensor.zero_point <= 127:
-        raise ModelError(f"tensor '{tensor.name}': zero point {tensor.zero_point} does not fit int8")
+    low = {"int8": -128, "uint8": 0}.get(tensor.dtype)
+    if low is not None and not low <= tensor.zero_point < low + 256:
+        raise ModelError(f"tensor '{tensor.name}': zero point {tensor.zero_point} does not fit {tensor.dtype}")
     if tensor.dtype == "int4":
         extremes = (tensor.zero_point, *(() if tensor.data is None else (tensor.data.min(), tensor.data.max())))
         if not all(-8 <= int(code) <= 7 for code in extremes):
@@ -286,9 +293,32 @@ def _check_node(graph: Graph, node: Node) -> None:
     elif isinstance(node, Reshape):
         need(graph.tensors[node.inputs[0]].size == out.size, f"{shapes[0]} and {out.shape} differ in size")
     elif isinstance(node, AvgPool | MaxPool):
-        image = graph.tensors[node.inputs[0]]
-        same = image.zero_point == out.zero_point and np.array_equal(image.scale, out.scale)
-        need(same and shapes[0][3] == out.shape[3], "input and output must share channels, scale and zero point")
+        need(
+            _alike(graph, node) and shapes[0][3] == out.shape[3],
+            "input and output must share channels, scale and zero point",
+        )
+    elif isinstance(node, Softmax):
+        scores = np.float32(1 / 256), -128
+        need((out.scalar_scale, out.zero_point) == scores, "output must have scale 1/256 and zero point -128")
+        need(shapes[0] == out.shape, f"{shapes[0]} and {out.shape} differ")
+    elif isinstance(node, Concat):
+        ends = [shape[: node.axis] + shape[node.axis + 1 :] for shape in (*shapes, out.shape)]
+        joined = sum(shape[node.axis] for shape in shapes) == out.shape[node.axis]
+        need(joined and ends.count(ends[0]) == len(ends), f"shapes {shapes} do not join to {out.shape}")
+        need(_alike(graph, node), "inputs and output must share scale and zero point")
+    elif isinstance(node, Resize):
+        large = (1, shapes[0][1] * node.factor.y, shapes[0][2] * node.factor.x, shapes[0][3])
+        need(out.shape == large, f"output is {out.shape}, the factors give {large}")
+        need(_alike(graph, node), "input and output must share scale and zero point")
+    elif isinstance(node, Quantize):
+        need(shapes[0] == out.shape, f"{shapes[0]} and {out.shape} differ")
+
+
+def _alike(graph: Graph, node: Node) -> bool:
+    """Whether all inputs have the output's scale and zero point."""
+    out = graph.tensors[node.output]
+    tensors = (graph.tensors[name] for name in node.inputs)
+    return all(t.zero_point == out.zero_point and np.array_equal(t.scale, out.scale) for t in tensors)
 
 
 def _check_scaled(graph: Graph, node: Node, need: Callable[[bool, str], None]) -> None:

@@ -24,12 +24,19 @@ from headrace_host.models.graph import (
     Node,
     Padding,
     Pair,
+    Quantize,
     Reshape,
+    Resize,
     Softmax,
     Tensor,
 )
 
-_TYPES = {tflite.TensorType.INT8: "int8", tflite.TensorType.INT32: "int32", tflite.TensorType.FLOAT32: "float32"}
+_TYPES = {
+    tflite.TensorType.INT8: "int8",
+    tflite.TensorType.UINT8: "uint8",
+    tflite.TensorType.INT32: "int32",
+    tflite.TensorType.FLOAT32: "float32",
+}
 _IDENTIFIER = b"TFL3"
 
 
@@ -76,6 +83,8 @@ class _Importer:
         self._subgraph = model.Subgraphs(0)
         self._tensors: list[Tensor] = []
         self._extra: dict[str, Tensor] = {}
+        self._float_inputs: set[str] = set()
+        self._codes: dict[str, Tensor] = {}  # int8 tensor of each fp32 input or output
 
     def graph(self) -> Graph:
         """The subgraph as a `Graph`."""
@@ -83,19 +92,22 @@ class _Importer:
         if count > self._limit:
             raise ModelError("damaged file: more tensors than bytes")
         self._tensors = [self._tensor(index) for index in range(count)]
-        nodes = tuple(self._node(index) for index in range(self._subgraph.OperatorsLength()))
-        inputs = [self._at(int(i), "input list") for i in self._subgraph.InputsAsNumpy()]
-        outputs = [self._at(int(i), "output list") for i in self._subgraph.OutputsAsNumpy()]
-        for tensor in (*inputs, *outputs):
-            if tensor.dtype != "int8":
+        listed = [self._at(int(i), "input list") for i in self._subgraph.InputsAsNumpy()]
+        self._float_inputs = {tensor.name for tensor in listed if tensor.dtype == "float32"}
+        built = [self._node(index) for index in range(self._subgraph.OperatorsLength())]
+        inputs = [self._codes.get(tensor.name, tensor) for tensor in listed]
+        listed = [self._at(int(i), "output list") for i in self._subgraph.OutputsAsNumpy()]
+        outputs = [self._codes.get(tensor.name, tensor) for tensor in listed]
+        for tensor, allowed in (*((t, ("int8", "uint8")) for t in inputs), *((t, ("int8",)) for t in outputs)):
+            if tensor.dtype not in allowed:
                 raise ModelError(
-                    f"tensor '{tensor.name}': network inputs and outputs must be int8, not {tensor.dtype}; "
-                    "convert with inference_input_type and inference_output_type = int8"
+                    f"tensor '{tensor.name}': network inputs and outputs must be {' or '.join(allowed)}, "
+                    f"not {tensor.dtype}; convert with inference_input_type and inference_output_type = int8"
                 )
         return Graph(
             name=Path(self._name).stem,
             tensors={tensor.name: tensor for tensor in self._tensors} | self._extra,
-            nodes=nodes,
+            nodes=tuple(node for node in built if node is not None),
             inputs=tuple(tensor.name for tensor in inputs),
             outputs=tuple(tensor.name for tensor in outputs),
         )
@@ -138,7 +150,7 @@ class _Importer:
             raise ModelError(f"{where}: tensor {index} does not exist; damaged file")
         return self._tensors[index]
 
-    def _node(self, index: int) -> Node:
+    def _node(self, index: int) -> Node | None:
         raw = self._subgraph.Operators(index)
         if not 0 <= raw.OpcodeIndex() < self._model.OperatorCodesLength():
             raise ModelError(f"node {index}: operator code {raw.OpcodeIndex()} does not exist; damaged file")
@@ -158,6 +170,14 @@ class _Importer:
         # Index -1 marks an absent optional input.
         inputs = [self._at(int(i), where) if i >= 0 else None for i in raw.InputsAsNumpy()]
         return build(self, _Call(raw, index, where, inputs, outputs[0]))
+
+    def quantised_edge(self, real: Tensor, codes: Tensor, where: str) -> None:
+        """``codes`` stand for the fp32 network input or output ``real``: the graph begins or ends with them."""
+        outputs = {int(i) for i in self._subgraph.OutputsAsNumpy()}
+        position = int(real.name.split(":", 1)[0])
+        if real.dtype != "float32" or (real.name not in self._float_inputs and position not in outputs):
+            raise ModelError(f"{where}: fp32 tensors inside a network are not supported; convert to full integer int8")
+        self._codes[real.name] = codes
 
     def add_constant(self, tensor: Tensor) -> Tensor:
         """Register a tensor that the file does not hold."""
@@ -197,10 +217,10 @@ class _Call:
         options.Init(table.Bytes, table.Pos)
         return options
 
-    def common(self, *inputs: Tensor) -> dict[str, Any]:
-        """Fields that every node has. All of ``inputs`` but biases must be int8."""
+    def common(self, *inputs: Tensor, unsigned: bool = False) -> dict[str, Any]:
+        """Fields that every node has. All of ``inputs`` but biases must be int8; ``unsigned``: uint8 will do."""
         for tensor in (*inputs[:2], self.output):
-            if tensor.dtype != "int8":
+            if tensor.dtype != "int8" and not (unsigned and tensor.dtype == "uint8" and tensor is not self.output):
                 raise ModelError(
                     f"{self.where}: tensor '{tensor.name}' is {tensor.dtype}; convert to full integer int8"
                 )
@@ -342,14 +362,44 @@ def _concat(importer: _Importer, call: _Call) -> Node:
     return Concat(**call.common(*inputs), axis=options.Axis() % len(call.output.shape))
 
 
-_BUILDERS: dict[str, Callable[[_Importer, _Call], Node]] = {
+def _quantize(importer: _Importer, call: _Call) -> Node | None:
+    source = call.input(0)
+    if source.dtype == "float32":
+        importer.quantised_edge(source, call.output, call.where)
+        return None
+    return Quantize(**call.common(source, unsigned=True))
+
+
+def _dequantize(importer: _Importer, call: _Call) -> Node | None:
+    importer.quantised_edge(call.output, call.input(0), call.where)
+    return None
+
+
+def _resize(importer: _Importer, call: _Call) -> Node:
+    options, image = call.options(tflite.ResizeNearestNeighborOptions), call.input(0)
+    shapes = image.shape, call.output.shape
+    whole = all(len(shape) == 4 for shape in shapes) and all(shapes[1][i] % shapes[0][i] == 0 for i in (1, 2))
+    if not whole or options.AlignCorners():
+        raise ModelError(
+            f"{call.where}: {shapes[0]} to {shapes[1]} is not an enlargement by whole factors; "
+            "resize by whole factors without align_corners"
+        )
+    # With whole factors half-pixel centres choose the same pixels.
+    factor = Pair(shapes[1][1] // shapes[0][1], shapes[1][2] // shapes[0][2])
+    return Resize(**call.common(image), factor=factor)
+
+
+_BUILDERS: dict[str, Callable[[_Importer, _Call], Node | None]] = {
     "ADD": _add,
     "AVERAGE_POOL_2D": _pool(AvgPool),
     "CONCATENATION": _concat,
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,
+    "DEQUANTIZE": _dequantize,
     "FULLY_CONNECTED": _fully_connected,
     "MAX_POOL_2D": _pool(MaxPool),
+    "QUANTIZE": _quantize,
     "RESHAPE": _reshape,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
     "SOFTMAX": _softmax,
 }

@@ -1,0 +1,145 @@
+"""Softmax on the dataflow array: four passes over each row of codes.
+
+TFLite's rule, every step fp32: with d = max - x, e(d) = exp(-scale * beta * d), the score is
+round(e(d) * (1 / (sum of e / 256))) - 128, halves away from zero. Here e(d) comes from tables, the sum is one of
+fixed-point numbers, exact before its rounding to fp32, and the reciprocal is within two units in the last place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.isa import DataflowOp, DType, Reduce, Source
+from headrace_host.compiler.constants import ConstantStore
+from headrace_host.compiler.layout import View
+from headrace_host.compiler.mac_plan import OutOfScratchpad
+from headrace_host.compiler.operands import Location, Memory
+from headrace_host.compiler.programs import Step, place
+from headrace_host.compiler.vector_pass import INT8, Codes, Stream, emit_pass
+from headrace_host.errors import CompileError
+
+_FRACTION_BITS = 22
+"""Bits of a score below its unit before it is rounded; the largest score, 256, then fits int32."""
+
+Loops = dict[str, int]
+
+
+def exponentials(scale: np.float32, beta: float) -> NDArray[np.float32]:
+    """fp32 exp(-scale * beta * d) for d in 0..255, correctly rounded as the C library's expf."""
+    step = np.float32(scale * np.float32(beta))
+    return np.exp((-step * np.arange(256, dtype=np.float32)).astype(np.float64)).astype(np.float32)
+
+
+def sum_bits(classes: int) -> int:
+    """Fraction bits of the fixed-point exponentials: their sum stays below 2**31."""
+    return 30 - (classes - 1).bit_length()
+
+
+def sum_steps(columns: int, table: NDArray[np.float32], bits: int, beats: int) -> list[Step]:
+    """Distances x to 1 / sum in units of 2**-bits: table, sum, t = FRCP(sum), then t (1 + e) (1 + e^2) (1 + e^4)
+    with e = 1 - t * sum.
+    """
+    one = _pattern(1.0)
+    codes = np.rint(np.ldexp(table.astype(np.float64), bits)).astype(np.int32)
+    steps = [
+        *_leave(1 % columns),
+        Step(op=DataflowOp.PASS, a=Source.MEM, table=codes, reduce=Reduce.SUM, repeat=beats, across=True),
+        Step(op=DataflowOp.I2F),
+        Step(op=DataflowOp.FRCP, to_y=True),
+        Step(op=DataflowOp.FMUL, b=Source.Y),
+        Step(op=DataflowOp.FSUB, a=Source.IMM, b=Source.X, imm=one),
+    ]
+    for _ in range(2):
+        steps += [
+            Step(op=DataflowOp.FADD, b=Source.IMM, imm=one),
+            Step(op=DataflowOp.FMUL, a=Source.Y, b=Source.X, to_y=True),
+            Step(op=DataflowOp.FSUB, b=Source.IMM, imm=one),
+            Step(op=DataflowOp.FMUL, b=Source.X),
+        ]
+    return [*steps, Step(op=DataflowOp.FADD, b=Source.IMM, imm=one), Step(op=DataflowOp.FMUL, b=Source.Y)]
+
+
+def score_steps(columns: int, table: NDArray[np.float32], bits: int) -> list[Step]:
+    """Distances x and y = 1 / sum to scores less the zero point."""
+    scaled = np.ldexp(table, bits + 8 + _FRACTION_BITS).astype(np.float32)
+    return [
+        *_leave(3 % columns),
+        Step(op=DataflowOp.PASS, a=Source.MEM, table=scaled.view(np.int32)),
+        Step(op=DataflowOp.FMUL, b=Source.Y),
+        Step(op=DataflowOp.F2I),
+        Step(op=DataflowOp.ISHR, b=Source.IMM, imm=1 << (_FRACTION_BITS - 1), sh=_FRACTION_BITS),
+    ]
+
+
+def _leave(count: int) -> list[Step]:
+    """Steps that leave the first columns alone: their memories hold the vectors of the layers before."""
+    return [Step(op=DataflowOp.PASS) for _ in range(count)]
+
+
+def _pattern(value: float) -> int:
+    return int(np.float32(value).view(np.int32))
+
+
+class SoftmaxLowering:
+    """Emits the four passes: largest code, distances from it, 1 / sum, scores."""
+
+    def __init__(self, memory: Memory, constants: ConstantStore, name: str, source: Location, output: Location) -> None:
+        if source.view is None or output.view is None:
+            raise OutOfScratchpad(name)
+        self._memory, self._constants, self._name = memory, constants, name
+        self._source, self._output = source.view, output.view
+        self._rows, self._classes = source.pixels, source.channels
+        self._lanes = memory.config.vector_lanes
+        self._beats = -(-source.channels // self._lanes)
+
+    def emit(self, table: NDArray[np.float32]) -> None:
+        """All commands; ``table`` holds the exponentials."""
+        columns, bits = self._memory.config.columns, sum_bits(self._classes)
+        words, width = 4 * self._lanes, self._beats * self._lanes
+        largest, inverse = self._buffer(words), self._buffer(words)
+        distance = self._buffer(width)
+        reduce = Step(op=DataflowOp.PASS, reduce=Reduce.MAX, repeat=self._beats, across=True)
+        self._pass([reduce], (self._source, DType.I8), (largest, DType.B32))
+        subtract = Step(op=DataflowOp.ISUB, a=Source.Y, b=Source.X)
+        unsigned = Codes(0, 0, -1)
+        self._pass([subtract], (self._source, DType.I8), (distance, DType.U8), y=largest, codes=unsigned)
+        self._pass(sum_steps(columns, table, bits, self._beats), (distance, DType.U8), (inverse, DType.B32))
+        scores = score_steps(columns, table, bits)
+        self._pass(scores, (distance, DType.U8), (self._output, DType.I8), y=inverse, codes=Codes(-128))
+        self._memory.release_buffers()
+
+    def _buffer(self, width: int) -> View:
+        view = self._memory.buffer(self._rows, width, 0, prefer=1)
+        if view is None:
+            raise OutOfScratchpad(self._name)
+        return view
+
+    def _pass(
+        self,
+        steps: list[Step],
+        x: tuple[View, DType],
+        out: tuple[View, DType],
+        *,
+        y: View | None = None,
+        codes: Codes = INT8,
+    ) -> None:
+        """One command for each chunk of rows the gasket holds; a B32 stream has one beat a row."""
+        config, lanes, beats = self._memory.config, self._lanes, self._beats
+        installed = self._constants.install(place(config, steps), {}, self._memory.label)
+        chunk = config.gasket_beats // beats if installed.wraps else self._rows
+        if not chunk:
+            raise CompileError(
+                f"softmax '{self._name}': {self._classes} classes take {beats} beats, the gasket of machine "
+                f"'{config.name}' holds {config.gasket_beats}; raise gasket_beats"
+            )
+        for first in range(0, self._rows, chunk):
+            count = min(chunk, self._rows - first)
+            loops = {"n0": beats, "x_dc0": lanes, "idx_loop": 0, "n1": count, "x_dp1": 1, "y_dp1": 1}
+            row = out[1] == DType.B32
+            loops |= {"m0": 1 if row else beats, "o_dc0": lanes, "m1": count, "o_dp1": 1}
+            streams = [Stream(view, first, count, 0, view.channels, kind) for view, kind in (x, out)]
+            side = None if y is None else Stream(y, first, count, 0, y.channels, DType.B32)
+            emit_pass(
+                self._memory, installed, loops, streams[0], streams[1], y=side, codes=codes, channels=self._classes
+            )
