@@ -107,7 +107,9 @@ PACE = {
     "two groups an entry": (
         GROUPED, [dict(PLANES, cw=12, t_count=2, t_last=2, n_tiles=4, scales=1, **p) for p in (A8W4, {})],
     ),
-    "groups of four entries": (SMALL, [dict(PLANES, cw=24, n_tiles=3, scales=1, **p) for p in (A8W4, A4W4, {})]),
+    "groups of several entries, the last one shorter": (
+        SMALL, [dict(PLANES, cw=25, n_tiles=3, scales=1, **p) for p in (A8W4, A4W4, {})],
+    ),
     "one row group": (SMALL, [dict(PLANES, cw=12, n_tiles=8)] * 4),
     "one row group A8W4": (SMALL, [dict(PLANES, cw=13, n_tiles=6, **A8W4)] * 3),
     "one row group A4W4": (SMALL, [dict(PLANES, cw=24, n_tiles=6, **A4W4)] * 3),
