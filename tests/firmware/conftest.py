@@ -37,6 +37,11 @@ def graphs() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def tflite_models() -> ModuleType:
+    return _sibling("tflite_models")
+
+
+@pytest.fixture(scope="session")
 def resnet8_path() -> Path:
     try:
         return fetch_resnet8()
