@@ -62,7 +62,7 @@ class EpilogueSource(wiring.Component):
 
         beat = Signal(layout)
         request, at = accumulators.i.payload, residual.i.payload.at
-        channel = element_bytes(walk.channel, command.res_type)
+        channel = Mux(command.res_row, 0, element_bytes(walk.channel, command.res_type))
         m.d.comb += [
             beat.idx.eq(command.idx_base + walk.idx),
             beat.lanes.eq(walk.lanes),

@@ -213,7 +213,7 @@ for n < n_tiles: for mt < m_tiles:                                     one pass 
     for t < (t_last if mt == m_tiles-1 else t_count): for r < R: for b < ceil(C / L):
         m as in MAC; nothing is written where m >= m_count
         channel = n*C + b*L + l;  lane l is valid when b*L + l < C and (channels == 0 or channel < channels)
-        x[l] = acc[t][r][b*L + l];  y[l] = res[res_p0 + m, res_c0 + channel*size]
+        x[l] = acc[t][r][b*L + l];  y[l] = res[res_p0 + m, res_c0 + channel*size] (res_row: res_c0 + l*size)
         idx  = idx_base + n*ceil(C/L) + b
         out[out_p0 + m, out_c0 + channel*size] = clamp(x' + zp, lo, hi)  for valid lanes
 depthwise: for t: for r: for h < H: for b, H = 2K/C, accumulator t*H + h, and n*H + h in place of n""",
@@ -223,6 +223,7 @@ depthwise: for t: for r: for h < H: for b, H = 2K/C, accumulator t*H + h, and n*
             *_view("out", "output tensor", typed=DType.KA),
             *_view("res", "residual tensor", typed=DType.BF16),
             Field(name="res_enable", width=1, doc="read the residual as y"),
+            Field(name="res_row", width=1, doc="y is the L elements at res_c0, the same for all channels of a pixel"),
             Field(name="ilv", width=2, doc="as in MAC"),
             Field(name="n_tiles", width=16, doc="as in MAC", minimum=1),
             Field(name="m_tiles", width=16, doc="as in MAC", minimum=1),
@@ -234,9 +235,9 @@ depthwise: for t: for r: for h < H: for b, H = 2K/C, accumulator t*H + h, and n*
             Field(name="ctx", width=4, doc="first context", maximum=lambda c: c.contexts - 1),
             Field(name="wraps", width=4, doc="times the pass wraps through the gasket: contexts ctx .. ctx+wraps"),
             Field(name="idx_base", width=16, doc="added to the channel block number: index into column memories"),
-            Field(name="zp", width=8, signed=True, doc="I8 sink: zero point added"),
-            Field(name="lo", width=8, signed=True, doc="I8 sink: smallest code"),
-            Field(name="hi", width=8, signed=True, doc="I8 sink: largest code"),
+            Field(name="zp", width=8, signed=True, doc="integer sinks: zero point added"),
+            Field(name="lo", width=8, signed=True, doc="I8, U8, I4 sinks: smallest code"),
+            Field(name="hi", width=8, signed=True, doc="I8, U8, I4 sinks: largest code"),
         )
     ),
 )
@@ -278,9 +279,9 @@ for j2 < m2: for j1 < m1: for j0 < m0:                                  emitted 
             Field(name="idx_base", width=16, doc="first index into column memories"),
             Field(name="idx_loop", width=2, doc="loop whose counter is the channel block number"),
             Field(name="y_enable", width=1, doc="read stream y; otherwise y is 0"),
-            Field(name="zp", width=8, signed=True, doc="I8 sink: zero point added"),
-            Field(name="lo", width=8, signed=True, doc="I8 sink: smallest code"),
-            Field(name="hi", width=8, signed=True, doc="I8 sink: largest code"),
+            Field(name="zp", width=8, signed=True, doc="integer sinks: zero point added"),
+            Field(name="lo", width=8, signed=True, doc="I8, U8, I4 sinks: smallest code"),
+            Field(name="hi", width=8, signed=True, doc="I8, U8, I4 sinks: largest code"),
         )
     ),
 )

@@ -47,7 +47,7 @@ def epilogue(
     y = np.zeros(1, np.int32)
     if f["res_enable"]:
         res = View.of(f, "res_")
-        y = read(pad, res, m, beat_byte(res.dtype, first), valid & real)
+        y = read(pad, res, m, beat_byte(res.dtype, 0 * first if f["res_row"] else first), valid & real)
     beats = Beats(
         x=x.reshape(-1, lanes),
         y=np.broadcast_to(y, valid.shape).reshape(-1, lanes),

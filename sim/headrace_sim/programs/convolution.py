@@ -28,6 +28,7 @@ class _Layer:
     tensor: Tensor
     out: Tensor
     residual: Tensor | None
+    residual_row: bool
     placed: PlacedChain
     idx_base: int
     kc_base: int
@@ -57,6 +58,7 @@ def convolution(build: Builder, source: Tensor | None) -> None:
     chain = _chain(build, shape, sink_type, residual_type if has_residual else None, across=across)
     out = build.chip.tensor(pixels=shape.pixels, channels=beat_bytes(sink_type, shape.channels), dtype=sink_type)
     residual = _residual(build, shape, residual_type) if has_residual else None
+    residual_row = has_residual and build.chance(0.3)
     build.new_unit()
     longest = max(max(t.t_count, t.t_last) for t in tilings) * (config.halves if shape.arithmetic.depthwise else 1)
     placed = build.place(chain, idx_base=idx_base, beats=longest * config.rows * config.acc_beats)
@@ -73,7 +75,9 @@ def convolution(build: Builder, source: Tensor | None) -> None:
         f"stride {shape.stride} to {shape.out_h}x{shape.out_w}x{shape.channels} {'KA' if shifts else sink_type.name}"
         f"{f' + residual {residual_type.name}' if residual else ''}"
     )
-    _commands(build, _Layer(shape, tensor, out, residual, placed, idx_base, kc_base, sink), chunks, tilings)
+    _commands(
+        build, _Layer(shape, tensor, out, residual, residual_row, placed, idx_base, kc_base, sink), chunks, tilings
+    )
     build.new_unit()
     store_tensor(build, out)
     build.layer.results.append(out)
@@ -171,8 +175,11 @@ def _commands(build: Builder, layer: _Layer, chunks: list[tuple[int, int]], tili
             "replay": int(replay),
             "hold": int(hold and not last),
         }
-        epilogue = build.make("EPILOGUE", _epilogue(layer, tiling, first_row), chain=layer.placed)
-        atom = Atom([*patched(build, "MAC", mac), epilogue], weights, holds=hold and not last, stored=stored)
+        epilogue = _epilogue(layer, tiling, first_row)
+        if shape.channels == shape.tiles(config) * config.cols and build.chance(0.3):
+            epilogue["channels"] = 0  # all
+        drain = build.make("EPILOGUE", epilogue, chain=layer.placed)
+        atom = Atom([*patched(build, "MAC", mac), drain], weights, holds=hold and not last, stored=stored)
         build.layer.atoms.append(atom)
         if not hold and not stored and build.chance(0.5):
             entries = random_entries(build, shape)
@@ -190,6 +197,8 @@ def _mac(build: Builder, layer: _Layer, tiling: Tiling, first_row: int) -> dict[
         view["in_c0"] = skip * build.config.word_bytes
     else:
         view["in_base"] = tensor.base + skip * tensor.plane
+    if build.chance(0.1):
+        view["in_c0"] += build.pick(0, build.config.word_bytes - 1)  # without effect: whole words are read
     return view | shape.arithmetic.fields | tiling.fields | {
         "pad_value": build.pick(0, 255), "in_h": shape.in_h, "in_w": shape.in_w, "out_w": shape.out_w,
         "kh": shape.kh, "kw": shape.kw, "cw": shape.cw, "stride_y": shape.stride[0], "stride_x": shape.stride[1],
@@ -207,6 +216,6 @@ def _epilogue(layer: _Layer, tiling: Tiling, first_row: int) -> dict[str, int]:
     fields["depthwise"] = int(shape.arithmetic.depthwise)
     fields["out_p0"] += first
     if layer.residual is not None:
-        fields |= layer.residual.view("res_", typed=True) | {"res_enable": 1}
+        fields |= layer.residual.view("res_", typed=True) | {"res_enable": 1, "res_row": int(layer.residual_row)}
         fields["res_p0"] += first
     return fields

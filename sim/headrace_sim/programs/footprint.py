@@ -95,7 +95,8 @@ def _mac(space: Space, fields: dict[str, int]) -> Footprint:
     unit = FOLDED_PIXEL if fields["fold"] else word_bytes  # bytes of an entry that one input pixel fills
     per_word = word_bytes // unit
     kernel_columns = -(-fields["kw"] // per_word) * per_word
-    channel = fields["in_c0"] + (_planes(fields)[:, None] * word_bytes + np.arange(unit)).ravel()
+    first = fields["in_c0"] // word_bytes * word_bytes
+    channel = first + (_planes(fields)[:, None] * word_bytes + np.arange(unit)).ravel()
     reads = []
     for ky, kx in product(range(fields["kh"]), range(kernel_columns)):
         iy = m // fields["out_w"] * fields["stride_y"] - fields["pad_top"] + ky * fields["dil_y"]
@@ -153,13 +154,13 @@ def _epilogue(space: Space, fields: dict[str, int], across: bool) -> Footprint:
     if fields["channels"]:
         lanes = np.clip(fields["channels"] - first, 0, lanes)
 
-    def stream(prefix: str, lanes: npt.NDArray[np.int64]) -> Ids:
+    def stream(prefix: str, lanes: npt.NDArray[np.int64], first: npt.NDArray[np.int64] = first) -> Ids:
         byte = fields[f"{prefix}c0"] + first * element_bits(fields[f"{prefix}type"]) // 8
         return _beats(space, fields, prefix, fields[f"{prefix}p0"] + m, byte, lanes)
 
     reads = [_contexts(space, fields)]
     if fields["res_enable"]:
-        reads.append(stream("res_", lanes))
+        reads.append(stream("res_", lanes, 0 * first if fields["res_row"] else first))
     emitted = np.full_like(lanes, config.vector_lanes) if across else lanes
     return unite(reads), _writes(stream("out_", emitted), space, fields, "out_")
 

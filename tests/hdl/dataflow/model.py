@@ -140,7 +140,10 @@ class Model:
                     valid.append(inside and m < f["m_count"] and in_channels)
                     if inside:
                         x[lane] = tile[t * halves + h, r, b * lanes + lane].view(np.uint32)
-                at = f.get("res_p0", 0) + m, f.get("res_c0", 0) + self._bytes(f, "res", first)
+                at = (
+                    f.get("res_p0", 0) + m,
+                    f.get("res_c0", 0) + (0 if f.get("res_row") else self._bytes(f, "res", first)),
+                )
                 y = self.read(f, "res", *at, valid if f.get("res_enable") else [False] * lanes)
                 place = f.get("out_p0", 0) + m, f.get("out_c0", 0) + self._bytes(f, "out", first)
                 beats.append((x, y, f.get("idx_base", 0) + (n * halves + h) * c.acc_beats + b, (valid, place)))

@@ -159,6 +159,7 @@ def test_epilogue(config):
     }
     cases = [
         epilogue_case(config, rng, res_enable=1),
+        epilogue_case(config, rng, res_enable=1, res_row=1, res_type=1),
         epilogue_case(config, rng, res_enable=1, res_type=1, out_type=1, out_base=600),
         epilogue_case(config, rng, out_base=900, out_plane=8),
         epilogue_case(config, rng, out_base=700, out_plane=20, ctx=1),

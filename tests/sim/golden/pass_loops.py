@@ -111,7 +111,7 @@ def row_beats(c: NpuConfig, spad: Any, f: Fields, acc: list[int], n: int, m: int
             beat.x[i] = acc[b * lanes + i]
             beat.lanes[i] = f["channels"] == 0 or channel + i < f["channels"]
             if beat.lanes[i] and f["res_enable"] and m < f["m_count"]:
-                beat.y[i] = read_lane(c, spad, f, "res_", m, start(f, "res_", channel), i)
+                beat.y[i] = read_lane(c, spad, f, "res_", m, start(f, "res_", 0 if f["res_row"] else channel), i)
         yield beat
 
 

@@ -41,6 +41,7 @@ EPILOGUES: dict[str, Case] = {
     "wide output": {"out_type": 1, "out_c0": 2, "out_shift": 1, "res_enable": 1, "res_type": 1, "res_base": 200},
     "few channels": {"channels": 4, "idx_base": 5, "ctx": 1, "out_p0": 3, "zp": -100, "lo": -120, "hi": 30},
     "reduction": {"ctx": 3, "wraps": 1, "out_type": 1},
+    "one residual a pixel": {"res_enable": 1, "res_row": 1, "res_type": 1, "res_base": 200, "res_plane": 20},
     "interleaved": {"ilv": 1, "res_enable": 1, "res_base": 200, "res_shift": 1},
 }
 
