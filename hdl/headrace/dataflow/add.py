@@ -23,7 +23,7 @@ _Tail = wiring.Signature(
         "sign": Out(1),
         "nan": Out(1),
         "inf": Out(1),  # fp32: infinite; F2I: saturated
-        "exponent": Out(9),  # biased, of the top bit of the sum; ISHL: positions to shift
+        "exponent": Out(9),  # biased, of the top bit of the sum
     }
 )
 
@@ -37,10 +37,10 @@ class AddPath(wiring.Component):
         stage 2   shift right, collect the bits lost, add to the larger mantissa
         tail      count leading zeros, shift left
 
-    Integer results, minima and pass-through use the right shifter and skip the rest; ISHL uses the left shifter alone.
-    Two register stages and a combinational tail: `o` belongs to the operands of `LATENCY` cycles before and has a
-    meaning only if the control says so. One operation a cycle. Statements are grouped under the condition they serve,
-    so that a compiled simulation skips what is idle.
+    Integer results, minima and pass-through use the right shifter and skip the rest; ISHL does so with its bits
+    reversed. Two register stages and a combinational tail: `o` belongs to the operands of `LATENCY` cycles before and
+    has a meaning only if the control says so. One operation a cycle. Statements are grouped under the condition they
+    serve, so that a compiled simulation skips what is idle.
     """
 
     LATENCY = 2
@@ -93,7 +93,7 @@ class AddPath(wiring.Component):
                     tail.inf.eq((fa.exponent >= 158) & ~fa.nan),
                 ]
             with m.Case(DataflowOp.ISHL):
-                m.d.sync += [operand.eq(a), tail.exponent.eq(b[0:5])]
+                m.d.sync += [operand.eq(a[::-1]), distance.eq(b[0:5])]
             with m.Case(DataflowOp.FADD, DataflowOp.FSUB):
                 self._order_mantissas(m, operand, larger, distance, tail)
             with m.Default():
@@ -138,7 +138,7 @@ class AddPath(wiring.Component):
             with m.Case(DataflowOp.IXOR):
                 m.d.comb += picked.eq(a ^ b)
             with m.Case(DataflowOp.FRCP):
-                m.d.comb += picked.eq(reciprocal(m, a, self.fa))
+                m.d.comb += picked.eq(reciprocal(a, self.fa))
             with m.Case(DataflowOp.FMIN, DataflowOp.FMAX):
                 left, right = Signal(32), Signal(32)
                 key_a, key_b = Signal(signed(32)), Signal(signed(32))
@@ -159,7 +159,7 @@ class AddPath(wiring.Component):
         """Normalise the sum, or take the integer out of it."""
         o = self.o
         m.d.comb += o.sign.eq(tail.sign)
-        with m.If(self.control.normalise_2 | self.control.shift_left_2):
+        with m.If(self.control.normalise_2):
             self._normalise(m, total, tail)
         with m.Elif(self.control.round_2):
             with m.If(tail.inf):
@@ -167,6 +167,8 @@ class AddPath(wiring.Component):
                 m.d.comb += [o.value.eq(0x7FFF_FFFF), o.increment.eq(tail.sign)]
             with m.Else():
                 m.d.comb += [o.value.eq(total[2:34]), o.increment.eq(total[1] & (total[0] | total[2]))]
+        with m.Elif(self.control.reverse_2):
+            m.d.comb += o.value.eq(total[1:33][::-1])
         with m.Else():
             m.d.comb += o.value.eq(total[1:33])
 
@@ -177,7 +179,7 @@ class AddPath(wiring.Component):
             width = 1 << bit
             step, none = Signal(35, name=f"normal_{width}"), Signal(name=f"empty_{width}")
             m.d.comb += [
-                none.eq(Mux(self.control.shift_left_2, tail.exponent[bit], normal[35 - width : 35] == 0)),
+                none.eq(normal[35 - width : 35] == 0),
                 step.eq(Mux(none, Cat(Const(0, width), normal[0 : 35 - width]), normal)),
             ]
             empty.insert(0, none)
@@ -190,9 +192,7 @@ class AddPath(wiring.Component):
             # A sum of normal numbers that ends up subnormal is exact: no rounding can bring it back.
             zero.eq(~normal[34] | (exponent <= 0)),
         ]
-        with m.If(self.control.shift_left_2):
-            m.d.comb += o.value.eq(normal[1:33])
-        with m.Elif(tail.nan):
+        with m.If(tail.nan):
             m.d.comb += [o.value.eq(QUIET_NAN), o.sign.eq(0)]
         with m.Elif(tail.inf | (~zero & (exponent > 254))):
             m.d.comb += o.value.eq(INFINITY)

@@ -23,7 +23,7 @@ LaneStages = wiring.Signature(
         "add_2": Out(1),
         "multiply_2": Out(1),
         "normalise_2": Out(1),  # FADD, FSUB, I2F
-        "shift_left_2": Out(1),  # ISHL
+        "reverse_2": Out(1),  # ISHL
         "round_2": Out(1),  # F2I, F2IC
         "product_2": Out(1),  # FMUL
         "divide_2": Out(1),  # IDIVR
@@ -65,7 +65,7 @@ class LaneControl(wiring.Component):
         ]
         decoded = {
             "normalise_2": self._among(DataflowOp.FADD, DataflowOp.FSUB, DataflowOp.I2F),
-            "shift_left_2": self._among(DataflowOp.ISHL),
+            "reverse_2": self._among(DataflowOp.ISHL),
             "round_2": self._among(DataflowOp.F2I, DataflowOp.F2IC),
             "product_2": self._among(DataflowOp.FMUL),
             "divide_2": self._among(DataflowOp.IDIVR),

@@ -2,31 +2,25 @@
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Mux, Value
 
 from headrace.dataflow.fp import INFINITY, QUIET_NAN
 
 __all__ = ["reciprocal"]
 
-# 256 / m for m in the middle of each eighth of 1 .. 2; between 128 and 255, so that the top bit is a hidden bit.
+# 256 / f for f in the middle of each eighth of 1 .. 2: between 128 and 255, so that bit 7 is the hidden bit.
 _TABLE = (241, 216, 195, 178, 164, 152, 141, 132)
+_FRACTIONS = sum((value - 128) << (7 * eighth) for eighth, value in enumerate(_TABLE))
 
 
-def reciprocal(m: Module, a: Value, operand: Any) -> Value:
+def reciprocal(a: Value, operand: Any) -> Value:
     """fp32 bits near 1 / a, for `a` = +-f * 2**e with 1 <= f < 2: +-T[floor(8 (f - 1))] / 256 * 2**-e, one Newton step
     away from full precision. `operand` is `a` unpacked.
 
     Zero and subnormal numbers give infinity, infinity and results below the normal range zero, all with the sign of
     `a`; a NaN gives the quiet NaN.
     """
-    fraction, exponent, magnitude = Signal(7), Signal(signed(9)), Signal(31)
-    with m.Switch(a[20:23]):
-        for eighth, value in enumerate(_TABLE):
-            with m.Case(eighth):
-                m.d.comb += fraction.eq(value - 128)
-    m.d.comb += exponent.eq(253 - operand.exponent)
-    with m.If(operand.zero):
-        m.d.comb += magnitude.eq(INFINITY)
-    with m.Elif(exponent > 0):
-        m.d.comb += magnitude.eq(Cat(Const(0, 16), fraction, exponent[0:8]))
+    fraction = Const(_FRACTIONS, 56).word_select(a[20:23], 7)
+    normal = Cat(Const(0, 16), fraction, (253 - operand.exponent)[0:8])
+    magnitude = Mux(operand.zero, INFINITY, Mux(operand.exponent < 253, normal, 0))
     return Mux(operand.nan, QUIET_NAN, Cat(magnitude, a[31]))
