@@ -206,7 +206,9 @@ def test_both_queues():
     assert [name for _, name in bench.finished] == ["EPILOGUE", "VECTOR", "VECTOR"]
 
 
-@pytest.mark.parametrize("kind", [DType.I8, DType.I4, DType.BF16], ids=lambda k: k.name)
+@pytest.mark.parametrize(
+    "kind", [DType.BF16, *(pytest.param(k, marks=pytest.mark.regress) for k in (DType.I8, DType.I4))]
+)
 def test_one_beat_a_cycle(kind):
     """Beats of consecutive commands that lie in one word each enter the columns without a bubble."""
     config = WIDE
@@ -225,7 +227,7 @@ def test_one_beat_a_cycle(kind):
     assert bench.beats[-1] - bench.beats[0] == 79
 
 
-@pytest.mark.parametrize("wraps", [0, 1])
+@pytest.mark.parametrize("wraps", [0, pytest.param(1, marks=pytest.mark.regress)])
 def test_tiles_follow_each_other(wraps):
     """Beats of consecutive tiles and commands enter the columns without a bubble; with wraps each enters twice."""
     config = WIDE
