@@ -2,12 +2,11 @@
 
 from headrace.isa import DType
 
-__all__ = ["SINKS", "SOURCES", "beat_bytes", "element_bits", "stream_bytes", "stream_elements"]
+__all__ = ["SOURCES", "beat_bytes", "element_bits", "stream_bytes", "stream_elements"]
 
 _BITS = {DType.I4: 4, DType.I8: 8, DType.U8: 8, DType.KA: 8, DType.I16: 16, DType.BF16: 16, DType.B32: 32}
 
 SOURCES = tuple(d for d in DType if d != DType.KA)
-SINKS = SOURCES  # those that write bytes; KA writes activation shifts
 
 
 def element_bits(dtype: int) -> int:
