@@ -14,7 +14,7 @@ from headrace_host.precision.cost import first_layer, int4_activations, layer_cy
 from headrace_host.precision.evaluate import real_logits
 from headrace_host.precision.lower import Calibration, can_lower, can_read_int4, lower
 
-BUDGET = 0.12
+BUDGET = 0.11
 """Change of the logits that ``mixed`` may cause, as a part of their standard deviation (root mean square)."""
 
 

@@ -13,7 +13,7 @@ from headrace_host.errors import HostError
 from headrace_host.models.graph import Graph
 from headrace_host.session import image_codes
 
-CALIBRATION_IMAGES = 100
+CALIBRATION_IMAGES = 200
 """How many are made of the photographs."""
 
 SEED = 2
