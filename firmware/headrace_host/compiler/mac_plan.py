@@ -145,15 +145,17 @@ class _Planner:
         from_ddr = layer.source.view is None or layer.source.loaded < layer.source.pixels
         if not (from_ddr or layer.output.ddr is not None):
             return None
+        unit = -(-(config.rows << interleave(layer)) // shape.out_w)  # rows that fill whole row groups
         if largest == shape.out_h:
             largest = -(-largest // 4)
         if largest > tile_rows:
             largest -= largest % tile_rows
+        elif largest > unit:
+            largest -= largest % unit
         drain = mapping.tile_channels // config.cols * config.rows * config.acc_beats
         compute = max(mapping.cycles, drain) * mapping.n_tiles * shape.out_w / config.rows
         load = shape.stride.y * shape.in_w * layer.source.channels / layer.source.packed / config.axi_bytes
         weights = mapping.entries * mapping.n_tiles * mapping.entry_bytes // config.axi_bytes
-        unit = -(-(config.rows << interleave(layer)) // shape.out_w)  # rows that fill whole row groups
         growth = [largest]
         if from_ddr:
             # The smallest strip whose work covers the weights and a next strip of its size, a quarter tile at least.

@@ -81,7 +81,7 @@ def cut_tiles(config: NpuConfig, pixels: int, interleave: int, accs: int) -> Til
 
 
 def strip_rows(total: int, growth: Sequence[int], last: int, unit: int) -> list[tuple[int, int]]:
-    """Cut ``total`` rows into strips of the sizes in ``growth``, its final size repeating, and one of ``last`` rows.
+    """Cut ``total`` rows into strips of the sizes in ``growth``, then equal ones no larger, and one of ``last`` rows.
 
     The last one takes what else would leave an incomplete group of ``unit`` rows before it.
     """
@@ -89,9 +89,14 @@ def strip_rows(total: int, growth: Sequence[int], last: int, unit: int) -> list[
         last += (total - last) % unit
     last = min(last, total - min(growth[0], total))
     bounds = [0]
-    sizes = itertools.chain(growth, itertools.repeat(growth[-1]))
+    for rows in growth[:-1]:
+        bounds.append(min(bounds[-1] + rows, total - last))
+    rest = total - last - bounds[-1]
+    equal = -(-rest // max(1, -(-rest // growth[-1])))
+    equal = max(1, min(equal + -equal % unit, growth[-1]))
     while bounds[-1] < total - last:
-        bounds.append(min(bounds[-1] + next(sizes), total - last))
+        bounds.append(min(bounds[-1] + equal, total - last))
+    bounds = sorted(set(bounds))
     if last:
         bounds.append(total)
     return list(itertools.pairwise(bounds))
