@@ -191,8 +191,8 @@ class RingRead(wiring.Signature):
 class AccDrain(wiring.Signature):
     """Dataflow array (initiator) reads finished accumulator tiles.
 
-    tile: stream of finished tiles (buffer number, row groups used), oldest first; transferring it frees the buffer, so
-    the drain keeps ready low until its last read has returned. en/buffer/t/row: read one row of C accumulators, valid
+    tile: stream of finished tiles (buffer number, row groups used), oldest first; transferring it, with the
+    tile's last read, frees the buffer, which the array leaves as it is for ACC_LATENCY cycles more. en/buffer/t/row: read one row of C accumulators, valid
     ACC_LATENCY cycles later in `data`; never refused.
     """
 

@@ -115,16 +115,16 @@ class Sink(wiring.Component):
         with m.If(move):
             m.d.sync += [
                 full.eq(fifo.r_rdy & active & ~head.bad),
-                request.lanes.eq(head.lanes),
                 request.user.x.eq(head.x),
                 request.user.queue.eq(head.queue),
             ]
             with m.Switch(head.queue):
-                for q, (_, command, index, pixel, channel, final) in enumerate(placed):
+                for q, (_, command, index, pixel, channel, final, inside) in enumerate(placed):
                     with m.Case(q):
                         view = view_fields(command, "out" if q == Queue.EPILOGUE else "o")
                         m.d.sync += [
                             *(getattr(request.at.view, name).eq(value) for name, value in view.items()),
+                            request.lanes.eq(Mux(inside, head.lanes, 0)),
                             request.at.pixel.eq(pixel),
                             request.at.channel.eq(channel),
                             request.user.index.eq(index),
@@ -150,7 +150,7 @@ class Sink(wiring.Component):
         return *hold(m, oldest, BY_NAME[name.upper()], ends), oldest.payload.cmd
 
     def _epilogue(self, m: Module, take: Signal, head: data.View) -> tuple[Value, ...]:
-        """(ready, command, index, pixel, channel byte, last tile) of the next epilogue beat."""
+        """(ready, command, index, pixel, channel byte, last tile, pixel is to be written) of the next epilogue beat."""
         m.submodules.tiles = walk = TileWalk(**self._tile)
         ends = Signal()
         active, command, index, load, _ = self._commands(m, "epilogue", ends)
@@ -161,10 +161,10 @@ class Sink(wiring.Component):
             *(getattr(walk, name).eq(command[name]) for name in TileWalk.FIELDS),
         ]
         channel = element_bytes(walk.channel, command.out_type)
-        return active, command, index, command.out_p0 + walk.pixel, command.out_c0 + channel, walk.final
+        return active, command, index, command.out_p0 + walk.pixel, command.out_c0 + channel, walk.final, walk.inside
 
     def _vector(self, m: Module, take: Signal, head: data.View) -> tuple[Value, ...]:
-        """(ready, command, index, pixel, channel byte, 1) of the next vector beat."""
+        """(ready, command, index, pixel, channel byte, 1, 1) of the next vector beat."""
         m.submodules.loops = walk = LoopNest(loops=3, widths=(PIXEL_BITS, CHANNEL_BITS))
         ends = Signal()
         active, command, index, load, fresh = self._commands(m, "vector", ends)
@@ -178,4 +178,4 @@ class Sink(wiring.Component):
             *(walk.steps_0[i].eq(command[f"o_dp{i}"]) for i in range(3)),
             *(walk.steps_1[i].eq(command[f"o_dc{i}"]) for i in range(3)),
         ]
-        return active, command, index, walk.position_0, walk.position_1, Value.cast(1)
+        return active, command, index, walk.position_0, walk.position_1, Value.cast(1), Value.cast(1)

@@ -75,8 +75,8 @@ class TileWalk(wiring.Component):
     `load` sets all counters to zero, `advance` moves to the next beat. Fields of the command must hold from the cycle
     after `load` until the last `advance`; both may coincide, `load` prevails.
 
-    t: accumulator of the PE; row, block: loop counters; pixel: m; channel: n*C + b*L; lanes: valid lanes, 0 unless
-    m < m_count; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: accumulators of the tile; final: the last tile.
+    t: accumulator of the PE; row, block: loop counters; pixel: m; channel: n*C + b*L; inside: m < m_count;
+    lanes: valid lanes, 0 unless inside; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: accumulators of the tile; final: the last tile.
     With `depthwise` the accumulator is t*H + h, and n*H + h counts as n.
     """
 
@@ -96,6 +96,7 @@ class TileWalk(wiring.Component):
                 "block": Out(index_bits(self._blocks)),
                 "pixel": Out(PIXEL_BITS),
                 "channel": Out(CHANNEL_BITS - 3),
+                "inside": Out(1),
                 "lanes": Out(Shape.cast(range(lanes + 1))),
                 "idx": Out(IDX_BITS),
                 "first": Out(1),
@@ -164,11 +165,12 @@ class TileWalk(wiring.Component):
             group.eq(t >> self.ilv),
             within.eq(t & ~(Const(0xFF, 8) << self.ilv)[:8]),
             self.pixel.eq(tile_pixel + ((group * self._rows + self.row) << self.ilv) + within),
+            self.inside.eq(self.pixel < self.m_count),
             in_tile.eq(self._lanes),
             left_channels.eq(self.channels - self.channel),
             in_channels.eq(Mux(left_channels >= self._lanes, self._lanes, Mux(left_channels < 0, 0, left_channels))),
         ]
         with m.If(self.block == self._blocks - 1):
             m.d.comb += in_tile.eq(self._cols - (self._blocks - 1) * self._lanes)
-        with m.If(self.pixel < self.m_count):
+        with m.If(self.inside):
             m.d.comb += self.lanes.eq(Mux((self.channels == 0) | (in_tile < in_channels), in_tile, in_channels))

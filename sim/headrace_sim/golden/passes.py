@@ -52,7 +52,7 @@ def epilogue(
         x=x.reshape(-1, lanes),
         y=np.broadcast_to(y, valid.shape).reshape(-1, lanes),
         idx=np.broadcast_to(f["idx_base"] + plane * blocks + block, (*size, 1)).reshape(-1),
-        lanes=valid.reshape(-1, lanes),
+        lanes=(valid & real).reshape(-1, lanes),
         number=np.arange(np.prod(size)),
     )
     result = _passes(f, shape, beats, dataflow, shape.halves * blocks)

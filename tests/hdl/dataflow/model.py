@@ -146,9 +146,10 @@ class Model:
                 )
                 y = self.read(f, "res", *at, valid if f.get("res_enable") else [False] * lanes)
                 place = f.get("out_p0", 0) + m, f.get("out_c0", 0) + self._bytes(f, "out", first)
-                beats.append((x, y, f.get("idx_base", 0) + (n * halves + h) * c.acc_beats + b, (valid, place)))
-            for x, _, _, (valid, place) in self.run(beats, f):
-                self.write(f, "out", *place, valid, x)
+                real = m < f["m_count"]
+                beats.append((x, y, f.get("idx_base", 0) + (n * halves + h) * c.acc_beats + b, (valid, place, real)))
+            for x, _, _, (valid, place, real) in self.run(beats, f):
+                self.write(f, "out", *place, [v and real for v in valid], x)
 
     def _bytes(self, f: dict, view: str, elements: int) -> int:
         """Channel byte of an element; of KA elements each has one."""

@@ -156,6 +156,7 @@ def test_epilogue(config):
         (0, 0): {"op": DataflowOp.ISHR, "a": X, "b": MEM, "mem_index": 1, "sh": 10},
         (0, config.columns - 1): {"op": DataflowOp.IADD, "a": X, "b": Y},
         (1, 0): {"reduce": Reduce.MAX, "repeat": config.acc_beats * 2},
+        (2, 0): {"reduce": Reduce.SUM, "repeat": 3, "across": 1},
     }
     cases = [
         epilogue_case(config, rng, res_enable=1),
@@ -164,6 +165,7 @@ def test_epilogue(config):
         epilogue_case(config, rng, out_base=900, out_plane=8),
         epilogue_case(config, rng, out_base=700, out_plane=20, ctx=1),
         epilogue_case(config, rng, out_base=450, out_plane=8, ctx=1, wraps=1),
+        epilogue_case(config, rng, out_base=250, out_plane=8, ctx=2, out_type=1, out_c0=0),
     ]
     bench.commands = [("EPILOGUE", fields) for fields, _ in cases]
     bench.tiles = [tile for _, tiles in cases for tile in tiles]

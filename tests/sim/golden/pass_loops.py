@@ -109,8 +109,8 @@ def row_beats(c: NpuConfig, spad: Any, f: Fields, acc: list[int], n: int, m: int
             if b * lanes + i >= c.cols:
                 continue
             beat.x[i] = acc[b * lanes + i]
-            beat.lanes[i] = f["channels"] == 0 or channel + i < f["channels"]
-            if beat.lanes[i] and f["res_enable"] and m < f["m_count"]:
+            beat.lanes[i] = m < f["m_count"] and (f["channels"] == 0 or channel + i < f["channels"])
+            if beat.lanes[i] and f["res_enable"]:
                 beat.y[i] = read_lane(c, spad, f, "res_", m, start(f, "res_", 0 if f["res_row"] else channel), i)
         yield beat
 

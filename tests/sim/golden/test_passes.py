@@ -27,6 +27,7 @@ MIXED = [
 ADD_MEAN = [
     [{"op": Op.IADD, "a": Source.X, "b": Source.Y, "reduce": Reduce.SUM, "repeat": 3}, {"op": Op.PASS, "a": Source.Y}]
 ]
+ACROSS = [{"reduce": Reduce.SUM, "across": 1, "repeat": 3}]
 PAIRS = [{"op": Op.IADD, "b": Source.MEM, "mem_index": 1, "reduce": Reduce.MIN, "repeat": 2}, {"reduce": Reduce.MAX}]
 TWO_REDUCTIONS = [
     [
@@ -42,6 +43,7 @@ EPILOGUES: dict[str, Case] = {
     "few channels": {"channels": 4, "idx_base": 5, "ctx": 1, "out_p0": 3, "zp": -100, "lo": -120, "hi": 30},
     "reduction": {"ctx": 3, "wraps": 1, "out_type": 1},
     "one residual a pixel": {"res_enable": 1, "res_row": 1, "res_type": 1, "res_base": 200, "res_plane": 20},
+    "rows beyond the last pixel, across": {"ctx": 4, "m_count": 1, "out_type": 1, "out_plane": 60},
     "interleaved": {"ilv": 1, "res_enable": 1, "res_base": 200, "res_shift": 1},
 }
 
@@ -51,7 +53,7 @@ EPILOGUES: dict[str, Case] = {
 def test_epilogue_is_a_loop_over_beats(name: str, case: str) -> None:
     config = machine(name)
     m = random_machine(config)
-    contexts = [[{}] * config.columns, *set_contexts(m, [*MIXED, PAIRS, MIXED[0]], first=1)]
+    contexts = [[{}] * config.columns, *set_contexts(m, [*MIXED, PAIRS, ACROSS], first=1)]
     tile = {"n_tiles": 2, "m_tiles": 2, "m_count": config.rows * 3, "t_count": 2, "t_last": 2}
     tile["ilv"] = EPILOGUES[case].get("ilv", 0)
     mac = {**tile, "in_w": 64, "out_w": 64, "in_base": 100, "replay": 1}
