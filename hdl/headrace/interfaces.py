@@ -191,9 +191,9 @@ class RingRead(wiring.Signature):
 class AccDrain(wiring.Signature):
     """Dataflow array (initiator) reads finished accumulator tiles.
 
-    tile: stream of finished tiles (buffer number, row groups used), oldest first; transferring it, with the
-    tile's last read, frees the buffer, which the array leaves as it is for ACC_LATENCY cycles more. en/buffer/t/row: read one row of C accumulators, valid
-    ACC_LATENCY cycles later in `data`; never refused.
+    tile: stream of finished tiles (buffer number, accumulators used), oldest first; transferring it, with the tile's
+    last read, frees the buffer, which the array leaves as it is for ACC_LATENCY cycles more. en/buffer/t/row: read one
+    row of C accumulators, valid ACC_LATENCY cycles later in `data`; never refused.
     """
 
     def __init__(self, *, rows: int, cols: int, accs: int) -> None:

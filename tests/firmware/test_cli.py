@@ -61,6 +61,45 @@ def test_bench_gemm_on_golden(tmp_path: Path) -> None:
     assert content["results"][0]["macs"] == 32**3
 
 
+def test_bench_names_precision_and_its_peak(tmp_path: Path) -> None:
+    figures = tmp_path / "gemm.json"
+    given = ("--backend", "golden", "--size", 32, "-m", "tiny", "--precision", "A4W4", "--json", figures)
+    assert invoke("bench", "gemm", *given).exit_code == 0
+    results = json.loads(figures.read_text())["results"]
+    assert [r["name"] for r in results] == ["gemm-32x32x32", "gemm-32x32x32-scales", "gemm-197x250x83"]
+    assert all(r["precision"] == r["peak"] == "A4W4" for r in results)
+
+
+def test_run_in_lower_precision(
+    resnet8_path: Path, cifar10: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace_host.cli.CALIBRATION_IMAGES", 4)
+    figures = tmp_path / "figures.json"
+    given = ("-i", cifar10[0], "--precision", "w4", "--calibration", cifar10[1], "--json", figures)
+    assert invoke("run", resnet8_path, *given).exit_code == 0
+    content = json.loads(figures.read_text())
+    assert content["total"]["precision"] == "mixed" and content["total"]["peak"] == "A8W8"
+    layers = [row["precision"] for row in content["layers"] if row["macs"]]
+    assert layers == ["A8W8"] + ["A8W4"] * 9 and content["exact"] is None
+
+
+@pytest.mark.regress
+def test_precision_compares_choices(
+    resnet8: Graph, cifar10: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace_host.cli.CALIBRATION_IMAGES", 8)
+    figures = tmp_path / "precision.json"
+    given = ("--images", cifar10[0], "--images", cifar10[1], "--calibration", cifar10[2].parent, "--json", figures)
+    result = invoke("precision", "resnet8", *given)
+    assert result.exit_code == 0, result.output
+    content = json.loads(figures.read_text())
+    choices = {row["choice"]: row for row in content["choices"]}
+    assert list(choices) == ["int8", "w4", "mixed"] and all(row["labelled"] == 2 for row in choices.values())
+    assert choices["int8"]["agreement"] == 2 and choices["int8"]["calibration_loss"] == 0
+    assert choices["w4"]["axi_read_bytes"] < choices["mixed"]["axi_read_bytes"] < choices["int8"]["axi_read_bytes"]
+    assert all(len(layers) == 10 and all(layer["why"] for layer in layers) for layers in content["layers"].values())
+
+
 def test_assembly_round_trip(resnet8_path: Path, tmp_path: Path) -> None:
     text = invoke("disasm", resnet8_path).stdout
     (tmp_path / "net.s").write_text(text)
@@ -72,6 +111,20 @@ def test_errors_name_thing_and_remedy(resnet8_path: Path, cifar10: list[Path], t
     fails(2, "absent.tflite: cannot be read", "run", tmp_path / "absent.tflite", "-i", cifar10[0])
     fails(2, "unknown machine 'nope'", "run", resnet8_path, "-i", cifar10[0], "-m", "nope")
     fails(2, "absent.png: cannot be read as an image", "run", resnet8_path, "-i", tmp_path / "absent.png")
+    fails(2, "precision 'A9W9' does not exist here; choose A8W8", "bench", "gemm", "--precision", "A9W9")
+    fails(2, "precision 'A8W4' does not exist here; choose int8", "bench", "network", "--precision", "A8W4")
+    fails(
+        2,
+        "none.png: cannot be read",
+        "run",
+        resnet8_path,
+        "-i",
+        cifar10[0],
+        "--precision",
+        "w4",
+        "--calibration",
+        tmp_path / "none.png",
+    )
     fails(2, "need time", "run", resnet8_path, "-i", cifar10[0], "--timeline", tmp_path / "t.json")
     damaged = tmp_path / "damaged.tflite"
     damaged.write_bytes(resnet8_path.read_bytes()[:5000])

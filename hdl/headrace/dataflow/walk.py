@@ -75,8 +75,9 @@ class TileWalk(wiring.Component):
     `load` sets all counters to zero, `advance` moves to the next beat. Fields of the command must hold from the cycle
     after `load` until the last `advance`; both may coincide, `load` prevails.
 
-    t: accumulator of the PE; row, block: loop counters; pixel: m; channel: n*C + b*L; inside: m < m_count;
-    lanes: valid lanes, 0 unless inside; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: accumulators of the tile; final: the last tile.
+    t: accumulator of the PE; row, block: loop counters; pixel: m; channel: n*C + b*L; inside: m < m_count; lanes: valid
+    lanes, 0 unless inside; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: accumulators of the tile; final: the
+    last tile.
     With `depthwise` the accumulator is t*H + h, and n*H + h counts as n.
     """
 
