@@ -100,7 +100,7 @@ class OnChip:
         p0 = int(rng.integers(0, 4)) if rng.random() < 0.3 else 0
         c0 = 0
         if not aligned and rng.random() < 0.25:
-            size = max(1, element_bits(dtype) // 8)
+            size = max(1, element_bits(dtype) // 8) if rng.random() < 0.7 else 1  # elements may straddle words
             c0 = int(rng.integers(0, config.word_bytes // size + 1)) * size
         planes = -(-(c0 + channels) // config.word_bytes)
         words = -(-(p0 + pixels) // (config.rows << shift)) << shift
