@@ -56,11 +56,14 @@ class ConstantStore:
         self._next_word = 0
         self._next_shift = 0
 
-    def install(self, program: Program, vectors: Vectors, label: int) -> Installed:
-        """Make ``program`` and its per-channel ``vectors`` (all of one length) present; ``label`` names the layer."""
+    def install(self, program: Program, vectors: Vectors, label: int, *, layers: int = 1) -> Installed:
+        """Make ``program`` and its per-channel ``vectors`` (all of one length) present; ``label`` names the layer.
+
+        Contexts and tables may be loaded beside the ``layers`` before.
+        """
         ctx = self._resident.get(program.contexts)
         if ctx is None:
-            ctx = self._load_contexts(program, label)
+            ctx = self._load_contexts(program, label, layers)
         count = len(program.contexts)
         accesses = [Access(Space.CONTEXT, ((ctx, ctx + count),), False)]
         idx_base = 0
@@ -68,7 +71,7 @@ class ConstantStore:
             idx_base, spans = self._load_vectors(program, vectors, label)
             accesses.append(Access(Space.COLUMN, spans, False))
         for column, table in program.tables.items():
-            accesses.append(self._load_table(column, table, label))
+            accesses.append(self._load_table(column, table, label, layers))
         return Installed(ctx, program.wraps, idx_base, tuple(accesses))
 
     def install_shifts(self, shifts: NDArray[np.uint8], label: int) -> tuple[int, tuple[Access, ...]]:
@@ -95,24 +98,27 @@ class ConstantStore:
         )
         return base, (Access(Space.SHIFT, ((base, base + words),), False),)
 
-    def _load_table(self, column: int, table: NDArray[np.int32], label: int) -> Access:
-        """Load ``table`` into every lane of a column's memory; return what reading it touches."""
-        lanes, first = self._config.vector_lanes, column * self._config.column_words
-        content = np.repeat(table, lanes).tobytes()
+    def _load_table(self, column: int, table: NDArray[np.int32], label: int, layers: int) -> Access:
+        """Load ``table`` into lane 0 of a column's memory; return what reading it touches."""
+        first, lanes = column * self._config.column_words, self._config.vector_lanes
         span = ((first, first + len(table)),)
         self._recorder.emit_early(
             "LOAD",
             label,
             (Access(Space.COLUMN, span, True),),
+            layers=layers,
             dest=Dest.COLUMN,
-            ddr=self._image.place(content, "table"),
-            n0=len(content),
+            ddr=self._image.place(table.tobytes(), "table"),
+            n0=4,
+            n1=len(table),
+            s1=4,
+            d1=lanes,
             pix_bytes=4,
             element=first * lanes,
         )
         return Access(Space.COLUMN, span, False)
 
-    def _load_contexts(self, program: Program, label: int) -> int:
+    def _load_contexts(self, program: Program, label: int, layers: int) -> int:
         count = len(program.contexts)
         first = self._next_context if self._next_context + count <= self._config.contexts else 0
         self._next_context = first + count
@@ -125,6 +131,7 @@ class ConstantStore:
             "LOAD",
             label,
             (Access(Space.CONTEXT, ((first, first + count),), True),),
+            layers=layers,
             dest=Dest.CONTEXT,
             ddr=self._image.place(content, "dataflow contexts"),
             n0=len(content),

@@ -1,4 +1,4 @@
-"""Softmax on the dataflow array: four passes over each row of codes.
+"""Softmax on the dataflow array: passes over each row of codes.
 
 TFLite's rule, every step fp32: with d = max - x, e(d) = exp(-scale * beta * d), the score is
 round(e(d) * (1 / (sum of e / 256))) - 128, halves away from zero. Here e(d) comes from tables, the sum is one of
@@ -6,6 +6,8 @@ fixed-point numbers, exact before its rounding to fp32, and the reciprocal is wi
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,8 @@ from headrace_host.errors import CompileError
 _FRACTION_BITS = 22
 """Bits of a score below its unit before it is rounded; the largest score, 256, then fits int32."""
 
-Loops = dict[str, int]
+_AHEAD = 4
+"""Layers before beside which contexts and tables may be loaded; what ends a network is short."""
 
 
 def exponentials(scale: np.float32, beta: float) -> NDArray[np.float32]:
@@ -36,15 +39,17 @@ def sum_bits(classes: int) -> int:
     return 30 - (classes - 1).bit_length()
 
 
-def sum_steps(columns: int, table: NDArray[np.float32], bits: int, beats: int) -> list[Step]:
-    """Distances x to 1 / sum in units of 2**-bits: table, sum, t = FRCP(sum), then t (1 + e) (1 + e^2) (1 + e^4)
-    with e = 1 - t * sum.
-    """
-    one = _pattern(1.0)
+def sum_steps(columns: int, table: NDArray[np.float32], bits: int, classes: int) -> list[Step]:
+    """Distances x to the sum of their exponentials in units of 2**-bits."""
     codes = np.rint(np.ldexp(table.astype(np.float64), bits)).astype(np.int32)
+    lookup = Step(op=DataflowOp.PASS, a=Source.MEM, table=codes, reduce=Reduce.SUM, repeat=classes)
+    return [*_leave(1 % columns), lookup]
+
+
+def reciprocal_steps() -> list[Step]:
+    """An integer x to fp32 1 / x: t = FRCP(x), then t (1 + e) (1 + e^2) (1 + e^4) with e = 1 - t x."""
+    one = _pattern(1.0)
     steps = [
-        *_leave(1 % columns),
-        Step(op=DataflowOp.PASS, a=Source.MEM, table=codes, reduce=Reduce.SUM, repeat=beats, across=True),
         Step(op=DataflowOp.I2F),
         Step(op=DataflowOp.FRCP, to_y=True),
         Step(op=DataflowOp.FMUL, b=Source.Y),
@@ -82,7 +87,7 @@ def _pattern(value: float) -> int:
 
 
 class SoftmaxLowering:
-    """Emits the four passes: largest code, distances from it, 1 / sum, scores."""
+    """Emits the passes: largest code, distances from it, 1 / sum, scores. Elements take lane 0, one a beat."""
 
     def __init__(self, memory: Memory, constants: ConstantStore, name: str, source: Location, output: Location) -> None:
         if source.view is None or output.view is None:
@@ -90,22 +95,22 @@ class SoftmaxLowering:
         self._memory, self._constants, self._name = memory, constants, name
         self._source, self._output = source.view, output.view
         self._rows, self._classes = source.pixels, source.channels
-        self._lanes = memory.config.vector_lanes
-        self._beats = -(-source.channels // self._lanes)
 
     def emit(self, table: NDArray[np.float32]) -> None:
         """All commands; ``table`` holds the exponentials."""
-        columns, bits = self._memory.config.columns, sum_bits(self._classes)
-        words, width = 4 * self._lanes, self._beats * self._lanes
-        largest, inverse = self._buffer(words), self._buffer(words)
-        distance = self._buffer(width)
-        reduce = Step(op=DataflowOp.PASS, reduce=Reduce.MAX, repeat=self._beats, across=True)
+        config, bits = self._memory.config, sum_bits(self._classes)
+        largest, inverse, distance = self._buffer(4), self._buffer(4), self._buffer(self._classes)
+        reduce = Step(op=DataflowOp.PASS, reduce=Reduce.MAX, repeat=self._classes)
         self._pass([reduce], (self._source, DType.I8), (largest, DType.B32))
         subtract = Step(op=DataflowOp.ISUB, a=Source.Y, b=Source.X)
-        unsigned = Codes(0, 0, -1)
-        self._pass([subtract], (self._source, DType.I8), (distance, DType.U8), y=largest, codes=unsigned)
-        self._pass(sum_steps(columns, table, bits, self._beats), (distance, DType.U8), (inverse, DType.B32))
-        scores = score_steps(columns, table, bits)
+        self._pass([subtract], (self._source, DType.I8), (distance, DType.U8), y=largest, codes=Codes(0, 0, -1))
+        total, invert = sum_steps(config.columns, table, bits, self._classes), reciprocal_steps()
+        if self._classes <= config.gasket_beats:
+            self._pass([*total, *invert], (distance, DType.U8), (inverse, DType.B32))
+        else:  # a pass that long must not wrap
+            self._pass(total, (distance, DType.U8), (largest, DType.B32))
+            self._pass(invert, (largest, DType.B32), (inverse, DType.B32))
+        scores = score_steps(config.columns, table, bits)
         self._pass(scores, (distance, DType.U8), (self._output, DType.I8), y=inverse, codes=Codes(-128))
         self._memory.release_buffers()
 
@@ -124,22 +129,24 @@ class SoftmaxLowering:
         y: View | None = None,
         codes: Codes = INT8,
     ) -> None:
-        """One command for each chunk of rows the gasket holds; a B32 stream has one beat a row."""
-        config, lanes, beats = self._memory.config, self._lanes, self._beats
-        installed = self._constants.install(place(config, steps), {}, self._memory.label)
-        chunk = config.gasket_beats // beats if installed.wraps else self._rows
-        if not chunk:
+        """One command for each part that the gasket holds: rows, or parts of a row; B32 has one element a row."""
+        config = self._memory.config
+        installed = self._constants.install(place(config, steps), {}, self._memory.label, layers=_AHEAD)
+        taken, given = (1 if kind == DType.B32 else self._classes for _, kind in (x, out))
+        limit = config.gasket_beats if installed.wraps else taken * self._rows
+        part = taken if given != taken else min(taken, limit)  # what a reduction takes stays together
+        rows = limit // part
+        if not rows:
             raise CompileError(
-                f"softmax '{self._name}': {self._classes} classes take {beats} beats, the gasket of machine "
-                f"'{config.name}' holds {config.gasket_beats}; raise gasket_beats"
+                f"softmax '{self._name}': {taken} classes in a pass that wraps, the gasket of machine "
+                f"'{config.name}' holds {config.gasket_beats}; raise columns"
             )
-        for first in range(0, self._rows, chunk):
-            count = min(chunk, self._rows - first)
-            loops = {"n0": beats, "x_dc0": lanes, "idx_loop": 0, "n1": count, "x_dp1": 1, "y_dp1": 1}
-            row = out[1] == DType.B32
-            loops |= {"m0": 1 if row else beats, "o_dc0": lanes, "m1": count, "o_dp1": 1}
-            streams = [Stream(view, first, count, 0, view.channels, kind) for view, kind in (x, out)]
+        for first, channel in itertools.product(range(0, self._rows, rows), range(0, taken, part)):
+            count, width = min(rows, self._rows - first), min(part, taken - channel)
+            emitted = min(given, width)
+            loops = {"n0": width, "x_dc0": 1, "n1": count, "x_dp1": 1, "y_dp1": 1, "idx_loop": 3}
+            loops |= {"m0": emitted, "o_dc0": 1, "m1": count, "o_dp1": 1}
+            source = Stream(x[0], first, count, channel, width if taken > 1 else x[0].channels, x[1])
+            target = Stream(out[0], first, count, channel, emitted if given > 1 else out[0].channels, out[1])
             side = None if y is None else Stream(y, first, count, 0, y.channels, DType.B32)
-            emit_pass(
-                self._memory, installed, loops, streams[0], streams[1], y=side, codes=codes, channels=self._classes
-            )
+            emit_pass(self._memory, installed, loops, source, target, y=side, codes=codes, channels=1)

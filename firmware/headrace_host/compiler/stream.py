@@ -50,14 +50,14 @@ class Access:
 class Planned:
     """A command before it has its place and tokens.
 
-    ``early``: it needs nothing that the previous layer computes (weights, constants) and may move ahead of that layer.
+    ``early``: it needs nothing that so many layers before compute (weights, constants) and may move ahead of them.
     """
 
     name: str
     label: int
     accesses: tuple[Access, ...]
     values: dict[str, int]
-    early: bool = False
+    early: int = 0
 
     @property
     def engine(self) -> Engine:
@@ -75,31 +75,47 @@ class Recorder:
         """Append a command with its field ``values``; ``label`` is the layer's number."""
         self.commands.append(Planned(name, label, tuple(accesses), {**values, "label": label}))
 
-    def emit_early(self, name: str, label: int, accesses: Sequence[Access] = (), **values: int) -> None:
-        """Append a command that may move ahead of the previous layer (see `Planned`)."""
-        self.commands.append(Planned(name, label, tuple(accesses), {**values, "label": label}, early=True))
+    def emit_early(
+        self, name: str, label: int, accesses: Sequence[Access] = (), *, layers: int = 1, **values: int
+    ) -> None:
+        """Append a command that may move ahead of the ``layers`` before (see `Planned`)."""
+        self.commands.append(Planned(name, label, tuple(accesses), {**values, "label": label}, early=layers))
 
 
 def schedule(commands: Sequence[Planned]) -> list[Planned]:
-    """Move early commands of each layer behind the first drain of the layer before, so that they run beside it.
+    """Move early commands of each layer behind the first drain of a layer before, so that they run beside it.
 
-    A command stays in its place when something in between touches the same memory; streamed weights keep their order.
+    They go as far as they may; a command stays in its place when something in between touches the same memory, and
+    streamed weights keep their order.
     """
     out: list[Planned] = []
-    anchor = previous = 0  # where commands of this layer may go; start of the layer
-    label = commands[0].label if commands else 0
+    starts: list[int] = []  # where each layer starts
+    anchors: list[int] = []  # where early commands may go: behind the first drain of each layer, in the order they come
+    label = -1
     for command in commands:
         if command.label != label:
-            label, start = command.label, len(out)
-            drains = (i for i in range(previous, start) if out[i].engine in (Engine.EPILOGUE, Engine.VECTOR))
-            anchor, previous = next(drains, start - 1) + 1, start
-        moved = command.early and anchor < previous and not any(_conflict(command, other) for other in out[anchor:])
-        if moved:
-            out.insert(anchor, command)
-            anchor, previous = anchor + 1, previous + 1
-        else:
+            label = command.label
+            if starts:
+                drains = (i for i in range(starts[-1], len(out)) if out[i].engine in (Engine.EPILOGUE, Engine.VECTOR))
+                anchors.append(next(drains, len(out) - 1) + 1)
+            starts.append(len(out))
+        before = [anchor for anchor in anchors[-command.early :] if anchor < starts[-1]] if command.early else []
+        place = _earliest(command, out, before)
+        if place is None:
             out.append(command)
+            continue
+        out.insert(place, command)
+        starts = [start + (start > place) for start in starts]
+        anchors = [anchor + (anchor >= place) for anchor in anchors]
     return out
+
+
+def _earliest(command: Planned, out: Sequence[Planned], anchors: Sequence[int]) -> int | None:
+    """The first of ``anchors`` such that ``command`` may go ahead of everything from there on."""
+    free = len(out)
+    while free and not _conflict(command, out[free - 1]) and free > min(anchors, default=free):
+        free -= 1
+    return next((anchor for anchor in anchors if anchor >= free), None)
 
 
 def _conflict(a: Planned, b: Planned) -> bool:
