@@ -101,8 +101,22 @@ def test_weights_compensate_each_other() -> None:
     alone = np.eye(3) * 1e-6
     alone[1:, 1:] += covariance
     alone[0, 0] = 1.0
-    step, codes = quantise_weights(real, alone)
+    step, codes = quantise_weights(real, alone, np.zeros(1))
     assert abs((codes[0, 1:] * step).sum() - 0.8) < 0.5 * step
+
+
+def test_filters_without_weight_keep_their_bias(calibration: Calibration) -> None:
+    """A filter of zeros with a large bias: its INT4 bias fits 32 bits and means the same."""
+    weight, bias = (calibration.graph.tensors[f"conv1/{which}"] for which in "wb")
+    assert weight.data is not None and bias.data is not None
+    weight.data[3], bias.data[3] = 0, 1 << 29
+    silent = Calibration.of(calibration.graph, calibration.images)
+    graph, values = lower(silent, {"conv1": Precision.A8W4})
+    assert np.array_equal(values["conv1"][..., 3], silent.values["conv1"][..., 3])
+    small = graph.tensors["conv1/b"]
+    assert small.data is not None
+    ratio = small.data[3] * graph.tensors["conv1/w"].scale[3] / (bias.data[3] * weight.scale[3])
+    assert ratio == pytest.approx(1, abs=1e-6)
 
 
 def test_cycles_of_layers(network: Graph) -> None:

@@ -116,8 +116,10 @@ def _sums(graph: Graph, node: Weighted, codes: Codes) -> Floats:
         return codes.reshape(len(codes), -1).astype(kind) @ weights.T
     seen = windows(node, codes, graph.tensors[node.inputs[0]].zero_point)
     if isinstance(node, DepthwiseConv):
-        shifted = [seen[..., y, x] * weights[:, y, x] for y in range(node.kernel.y) for x in range(node.kernel.x)]
-        return np.sum(shifted, axis=0)
+        total: Floats = np.zeros(seen.shape[:4], kind)
+        for y, x in np.ndindex(*node.kernel):
+            total += seen[..., y, x] * weights[:, y, x]
+        return total
     parts = []
     for kernels, part in zip(np.split(weights, node.groups), np.split(seen, node.groups, axis=3), strict=True):
         flat = part.transpose(0, 1, 2, 4, 5, 3).reshape(*part.shape[:3], -1).astype(kind, copy=False)

@@ -19,6 +19,9 @@ Levels = Mapping[str, Precision]
 _SAMPLES = 8_000
 """Output pixels over which a layer's inputs are averaged, about."""
 
+_BIAS_LIMIT = 2.0**28
+"""Largest bias, in units of the accumulator: filters of next to no weight get a scale that allows for it."""
+
 _DAMPING = 0.01
 """Part of the mean variance added to every input's, against inputs that hardly vary."""
 
@@ -128,10 +131,11 @@ def _int4_weights(calibration: Calibration, graph: Graph, node: Conv2D | FullyCo
     real = calibration.constant(weight).reshape(filters, -1) * scales[:, None]
     seen = _inputs(graph, node, codes)
     mean = seen.mean(axis=0, dtype=np.float64)
-    step, quantised = quantise_weights(real, _covariance(seen))
     wanted = _inputs(calibration.graph, node, calibration.values[node.inputs[0]]).mean(axis=0, dtype=np.float64)
     before = float(calibration.graph.tensors[node.inputs[0]].scalar_scale)
     target = (calibration.constant(bias) * scales + real @ wanted) * before
+    least = np.abs(target) / (float(graph.tensors[node.inputs[0]].scalar_scale) * _BIAS_LIMIT)
+    step, quantised = quantise_weights(real, _covariance(seen), least)
     factor = float(graph.tensors[node.inputs[0]].scalar_scale) * step
     data = np.clip(np.rint(target / factor - quantised @ mean), -(2.0**31), 2.0**31 - 1).astype(np.int32)
     small = replace(
@@ -140,13 +144,14 @@ def _int4_weights(calibration: Calibration, graph: Graph, node: Conv2D | FullyCo
     return _with(graph, small, replace(bias, data=data, scale=factor.astype(np.float32)))
 
 
-def quantise_weights(real: Real, covariance: Real) -> tuple[Real, Real]:
+def quantise_weights(real: Real, covariance: Real, least: Real) -> tuple[Real, Real]:
     """Scale of each filter of ``real`` [filters, terms] and its codes -8..7 with little error in the layer's output.
 
-    The scale is the best of several clipped ranges when every weight is rounded on its own. Then weights are rounded
-    in order, and those that follow take up each error as far as inputs of the given covariance allow (GPTQ).
+    The scale, at least ``least``, is the best of several clipped ranges when every weight is rounded on its own.
+    Then weights are rounded in order, and those that follow take up each error as far as inputs of the given
+    covariance allow (GPTQ).
     """
-    step = _best_scale(real, np.diag(covariance))
+    step = np.maximum(_best_scale(real, np.diag(covariance)), least).astype(np.float32).astype(np.float64)
     damped = covariance + np.eye(len(covariance)) * (_DAMPING * np.diag(covariance).mean() + 1e-6)
     share = np.linalg.cholesky(np.linalg.inv(damped)).T
     rest, codes = real.copy(), np.zeros_like(real)
