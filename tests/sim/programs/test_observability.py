@@ -16,7 +16,7 @@ from headrace_sim.programs.machines import find
 from headrace_sim.programs.shrink import shrink
 
 Change = Callable[[str, dict[str, int]], dict[str, int]]
-SEEDS = 40
+SEEDS = 200  # rare ones need many; the first that shows it ends the search
 ACROSS = next(f.offset for f in CONTEXT_FIELDS if f.name == "across")
 
 
