@@ -148,6 +148,26 @@ def test_depthwise(name: str, kernel: tuple[int, int], stride: int) -> None:
     assert bench.modes == {int(config.depthwise_taps >= kernel[1])}
 
 
+@pytest.mark.parametrize("name", ["base", "edge", "tiny"])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_depthwise_of_unsigned_pixels_to_int4(name: str, kernel: int) -> None:
+    shape = convolution(8, 9, 21, 21, Pair(kernel, kernel), Pair(1, 1), 1)
+    bench = Bench(machine(name), shape, 2, depthwise=True, act_unsigned=True, output_type=DType.I4)
+    assert np.array_equal(bench.run(), bench.expected())
+
+
+@pytest.mark.parametrize("name", ["base", "odd", "tiny"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_in_strips(name: str, stride: int) -> None:
+    """Input and output pass through DDR; weights are read once where the array has the mode."""
+    config = machine(name)
+    bench = Bench(config, convolution(40, 36, 16, 16, Pair(2, 2), Pair(stride, stride), 1), 3, depthwise=True)
+    assert np.array_equal(bench.run(resident=False), bench.expected())
+    assert sum(c.name == "MAC" for c in bench.commands) > 2
+    if config.depthwise_taps >= 2:
+        assert bench.streamed == 2 * -(-16 // config.word_bytes)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("groups", [2, 3, 4, 6, 12])
 def test_grouped_convolution(name: str, groups: int) -> None:
