@@ -75,7 +75,8 @@ def requantisation(graph: Graph, node: Conv2D | DepthwiseConv | FullyConnected) 
     filters = output.shape[-1]
     codes = weight.data.astype(np.int64).reshape(filters, -1)
     folded = bias.data.astype(np.int64) - source.zero_point * codes.sum(axis=1)
-    bound = np.abs(folded) + 128 * np.abs(codes).sum(axis=1)
+    largest = 255 if source.dtype == "uint8" else 128
+    bound = np.abs(folded) + largest * np.abs(codes).sum(axis=1)
     if bound.max() > _INT32.max:
         raise ModelError(f"{describe(node)}: accumulator may reach {bound.max()}, beyond 32 bits; split the reduction")
     product = (source.scalar_scale * weight.scale).astype(np.float32)

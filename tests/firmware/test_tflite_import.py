@@ -20,6 +20,15 @@ def test_resnet8_structure(resnet8: Graph) -> None:
     assert sum(resnet8.macs(node) for node in resnet8.nodes) == 12_501_632
 
 
+def test_visual_wake_words_structure(wake_words: Graph) -> None:
+    """The fp32 input and output of the file are left to the host: the graph begins and ends with their codes."""
+    operators = [node.operator for node in wake_words.nodes]
+    assert operators.count("Conv2D") == 14 and operators.count("DepthwiseConv") == 13 and operators[-1] == "Softmax"
+    ends = [wake_words.tensors[name] for name in (*wake_words.inputs, *wake_words.outputs)]
+    assert [(tensor.dtype, tensor.shape) for tensor in ends] == [("int8", (1, 96, 96, 3)), ("int8", (1, 2))]
+    assert sum(wake_words.macs(node) for node in wake_words.nodes) == 7_489_664
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"absent\.tflite: cannot be read"):
         load_tflite(tmp_path / "absent.tflite")
