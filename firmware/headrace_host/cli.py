@@ -67,7 +67,7 @@ PrecisionOption = Annotated[
 ]
 CalibrationOption = Annotated[
     list[Path] | None,
-    typer.Option("--calibration", help="Images to calibrate INT4 with, or folders; 20 photographs without it."),
+    typer.Option("--calibration", help="Images to calibrate INT4 with, or folders; ImageNet photographs without it."),
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
@@ -262,8 +262,8 @@ def precision(
 ) -> None:
     """Compare INT8, INT4 weights and mixed precision: accuracy, memory traffic, cycles, and why.
 
-    Without --images: the 20 CIFAR-10 images (resnet8), else 20 ImageNet photographs. Calibration uses other images
-    than these unless they are the photographs, cropped, mirrored and brightened at random.
+    Without --images: the 20 CIFAR-10 images (resnet8), else a few ImageNet photographs. Without --calibration: crops of
+    these photographs, mirrored and brightened at random; other images than those classified only with resnet8.
 
     Example: headrace precision resnet8 --machine base --json precision.json
     """
@@ -293,7 +293,8 @@ def _calibration_files(paths: list[Path] | None) -> tuple[str, list[Path]]:
     """What calibration images are made of, in words and as files."""
     if paths:
         return ", ".join(str(path) for path in paths), image_files(paths)
-    return "20 ImageNet photographs, cropped, mirrored and brightened at random", fetch_imagenet()
+    photographs = fetch_imagenet()
+    return f"{len(photographs)} ImageNet photographs, cropped, mirrored and brightened at random", photographs
 
 
 def _lowered(graph: Graph, config: NpuConfig, choice: Choice, calibration: list[Path] | None) -> Lowered:
