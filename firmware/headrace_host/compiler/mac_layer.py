@@ -110,11 +110,11 @@ class MacLowering:
         layer, memory, shape = self._layer, self._memory, self._shape
         rows = max(last - first for first, last in plan.strips)
         near = memory.scratchpad.sub_bank(layer.source.region) if layer.source.region is not None else 0
-        source = Source(memory, layer.source, shape.strip_inputs(rows) * shape.in_w, prefer=near)
         sink = Sink(memory, layer.output, rows * shape.out_w, prefer=1 - near)
         residual = None
         if layer.residual is not None:
             residual = Source(memory, layer.residual, rows * shape.out_w, prefer=1 - near)
+        source = Source(memory, layer.source, shape.strip_inputs(rows) * shape.in_w, prefer=near, grow=True)
         if not (source.fits and sink.fits and (residual is None or residual.fits)):
             raise OutOfScratchpad(layer.name)
         return source, residual, sink

@@ -12,7 +12,7 @@ from headrace.config import Precision
 from headrace.isa import DType
 from headrace_host.compiler.layout import tensor_words
 from headrace_host.compiler.mapping import Mapping, map_layer
-from headrace_host.compiler.operands import Location, Memory, packed_pixels
+from headrace_host.compiler.operands import Location, Memory, window_pixels
 from headrace_host.compiler.tiling import ConvShape, growing_strips, strip_rows
 from headrace_host.models.graph import GroupScales
 from headrace_host.quantise import AddConstants, RequantConstants
@@ -196,14 +196,17 @@ class _Planner:
         """Whether two input and two output strips of ``rows`` output rows fit beside what is resident."""
         layer, shape, pad = self._layer, self._shape, self._memory.scratchpad
         near = pad.sub_bank(layer.source.region) if layer.source.region is not None else 0
-        requests = []  # as the sources and the sink will make them
-        if layer.source.view is None:
-            requests += 2 * [(self._strip_words(layer.source, shape.strip_inputs(rows) * shape.in_w), near)]
-        if layer.output.view is None:
-            requests += 2 * [(self._strip_words(layer.output, rows * shape.out_w), 1 - near)]
+        output = layer.output
+        requests = []  # as the sink and the sources will make them
+        if output.view is None:
+            words = tensor_words(self._config, rows * shape.out_w, output.channels, output.shift)
+            requests += 2 * [(words, 1 - near)]
         if layer.residual is not None and layer.residual.view is None:
-            requests += 2 * [(self._strip_words(layer.residual, rows * shape.out_w), 1 - near)]
+            requests.append((self._window_words(layer.residual, rows * shape.out_w), 1 - near))
+        if layer.source.view is None:
+            requests.append((self._window_words(layer.source, shape.strip_inputs(rows) * shape.in_w), near))
         return pad.holds(requests)
 
-    def _strip_words(self, location: Location, pixels: int) -> int:
-        return tensor_words(self._config, packed_pixels(location, pixels), location.channels, location.shift)
+    def _window_words(self, location: Location, largest: int) -> int:
+        pixels = window_pixels(self._config, location, largest)
+        return tensor_words(self._config, pixels, location.channels, location.shift)

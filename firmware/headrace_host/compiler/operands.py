@@ -40,6 +40,12 @@ class Location:
         return self.pitch or self.channels
 
 
+def window_pixels(config: NpuConfig, location: Location, largest: int) -> int:
+    """Pixels of the smallest window through which strips of ``largest`` image pixels are read without waiting."""
+    run = config.rows << location.shift
+    return min(2 * -(-packed_pixels(location, largest) // run) * run, -(-location.pixels // run) * run)
+
+
 def packed_pixels(location: Location, pixels: int) -> int:
     """Pixels of ``location`` that hold any ``pixels`` consecutive image pixels."""
     return pixels if location.packed == 1 else (pixels - 1) // location.packed + 2
@@ -91,6 +97,16 @@ class Memory:
         self._buffers.append(region)
         return make_view(self.config, region.start, pixels, channels, shift)
 
+    def window(self, location: Location, least: int, *, prefer: int, grow: bool) -> View | None:
+        """A buffer for ``least`` pixels of ``location``, or with ``grow`` for as many as there is room for."""
+        pixels = least
+        if grow:
+            run = self.config.rows << location.shift
+            planes = -(-location.channels // self.config.word_bytes)
+            room = (self.scratchpad.largest(prefer) // planes >> location.shift) * run
+            pixels = max(least, min(room, -(-location.pixels // run) * run))
+        return self.buffer(pixels, location.channels, location.shift, prefer=prefer)
+
     def release_buffers(self) -> None:
         """Give all strip buffers back."""
         for region in self._buffers:
@@ -137,23 +153,24 @@ class Memory:
 class Source:
     """Serves strips of a tensor to a reader.
 
-    A resident tensor is read in place; one that is in DDR too is loaded as far as needed; otherwise strips are loaded
-    into two buffers by turns.
+    A resident tensor is read in place; one that is in DDR too is loaded as far as needed. Otherwise strips are loaded
+    into a window, each behind the one before: what two strips share is loaded once. A strip that the window's end would
+    cut begins anew at its start.
     """
 
-    def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int) -> None:
-        """``largest``: image pixels of the largest strip. `fits` tells whether there was room."""
+    def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int, grow: bool = False) -> None:
+        """``largest``: image pixels of the largest strip. `fits` tells whether there was room.
+
+        With ``grow`` the window takes what is free in the preferred sub-bank, so that it seldom begins anew.
+        """
         self._memory, self._location = memory, location
-        largest = packed_pixels(location, largest)
-        self._buffers: list[View] = []
-        self._turn = 0
-        self.fits = location.view is not None
-        if not self.fits:
-            for _ in range(2):
-                view = memory.buffer(largest, location.channels, location.shift, prefer=prefer)
-                if view is not None:
-                    self._buffers.append(view)
-            self.fits = len(self._buffers) == 2
+        self._run = memory.config.rows << location.shift  # pixels that share words with each other only
+        self._first = self._end = 0  # pixels in the window
+        self._window: View | None = None
+        if location.view is None:
+            least = window_pixels(memory.config, location, largest)
+            self._window = memory.window(location, least, prefer=prefer, grow=grow)
+        self.fits = location.view is not None or self._window is not None
 
     def fetch(self, first: int, last: int) -> tuple[View, int]:
         """Make image pixels ``[first, last)`` present; return the view and its image pixel at which they start."""
@@ -161,13 +178,22 @@ class Source:
         start, end = first // location.packed, -(-last // location.packed)
         if location.view is not None:
             if location.loaded < end:
+                end = self._whole_runs(end)
                 self._memory.load(location, location.loaded, end, location.view, location.loaded)
                 location.loaded = end
             return location.view, first
-        view = self._buffers[self._turn]
-        self._turn ^= 1
-        self._memory.load(location, start, end, view, 0)
-        return view, first - start * location.packed
+        assert self._window is not None
+        if not self._first <= start <= self._end or end - self._first > self._window.pixels:
+            self._first = self._end = start
+        if self._end < end:
+            end = self._first + self._whole_runs(end - self._first, location.pixels - self._first)
+            self._memory.load(location, self._end, end, self._window, self._end - self._first)
+            self._end = end
+        return self._window, first - self._first * location.packed
+
+    def _whole_runs(self, pixels: int, most: int | None = None) -> int:
+        """``pixels`` and what else shares their words, so that the next load does not wait for readers of these."""
+        return min(-(-pixels // self._run) * self._run, self._location.pixels if most is None else most)
 
 
 class Sink:
