@@ -99,8 +99,9 @@ class ConstantStore:
         return base, (Access(Space.SHIFT, ((base, base + words),), False),)
 
     def _load_table(self, column: int, table: NDArray[np.int32], label: int, layers: int) -> Access:
-        """Load ``table`` into lane 0 of a column's memory; return what reading it touches."""
+        """Load ``table`` into a column's memory, lane 0 or all lanes; return what reading it touches."""
         first, lanes = column * self._config.column_words, self._config.vector_lanes
+        walk = {"n0": table.nbytes} if table.ndim == 2 else {"n0": 4, "n1": len(table), "s1": 4, "d1": lanes}
         span = ((first, first + len(table)),)
         self._recorder.emit_early(
             "LOAD",
@@ -109,10 +110,7 @@ class ConstantStore:
             layers=layers,
             dest=Dest.COLUMN,
             ddr=self._image.place(table.tobytes(), "table"),
-            n0=4,
-            n1=len(table),
-            s1=4,
-            d1=lanes,
+            **walk,
             pix_bytes=4,
             element=first * lanes,
         )

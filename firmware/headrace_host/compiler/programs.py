@@ -21,7 +21,7 @@ TABLE_WORDS = 256
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One lane operation. The operand `Source.MEM` is a per-channel vector of the name ``vector``, or an element of
-    ``table``: 256 patterns of 32 bits, chosen by the low byte of x, which lane 0 alone has.
+    ``table``: 256 patterns of 32 bits, chosen by the low byte of x, [256] for lane 0 alone or [256, L] for all lanes.
     """
 
     op: DataflowOp
@@ -32,6 +32,7 @@ class Step:
     sh: int = 0
     reduce: Reduce = Reduce.NONE
     repeat: int = 0
+    across: bool = False
     vector: str | None = None
     table: NDArray[np.int32] | None = None
 
@@ -98,6 +99,7 @@ def _context(step: Step, vectors: dict[str, tuple[int, int]]) -> list[int]:
         b=step.b,
         dst=int(step.to_y),
         reduce=step.reduce,
+        across=int(step.across),
         sh=step.sh,
         repeat=step.repeat,
         imm=step.imm & 0xFFFFFFFF,
