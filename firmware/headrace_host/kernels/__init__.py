@@ -1,0 +1,1 @@
+"""Kernels of language models as passes of the machine: quantisation of activations, layers with group scales."""

@@ -1,0 +1,192 @@
+"""Dynamic quantisation and linear layers with group scales on the machine equal the rules, step by step in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headrace.config import NpuConfig
+from headrace_host.compiler.model import CompiledModel
+from headrace_host.compiler.operands import Location
+from headrace_host.device import Device, GoldenDevice, RunStats, open_device
+from headrace_host.errors import CompileError
+from headrace_host.kernels.activations import ActivationQuantiser
+from headrace_host.kernels.group_linear import GroupLinear
+from headrace_host.kernels.group_weights import GroupWeights, from_q4_1
+from headrace_host.kernels.image import KernelImage
+from headrace_sim.programs.machines import find
+
+F = np.float32
+Floats = NDArray[np.float32]
+
+SMALL = ["tiny", "odd", "thin", "five", "scaled"]
+"""L = 2, 2, 3, 5, 2; passes that wrap on all."""
+
+
+def bf16(values: NDArray[np.floating]) -> Floats:
+    """Rounded to bf16, halves to even; no NaN."""
+    bits = values.astype(F).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(F)
+
+
+def up(value: np.float32) -> np.float32:
+    bits = int(np.float32(value).view(np.uint32))
+    return np.uint32((bits + 0xFFFF) & 0xFFFF0000).view(F)
+
+
+def recip(value: np.float32) -> np.float32:
+    """FRCP's table and one Newton step."""
+    fraction, exponent = np.frexp(value)
+    table = [241, 216, 195, 178, 164, 152, 141, 132][int((float(fraction) * 2 - 1) * 8)]
+    seed = np.ldexp(F(table / 256), 1 - int(exponent))
+    return seed * (F(2) - value * seed)
+
+
+@dataclass
+class Quantised:
+    codes: NDArray[np.int8]
+    shifts: NDArray[np.int64]
+    scales: Floats
+
+
+def quantise(rows: Floats) -> Quantised:
+    """The rule for every row and group on its own."""
+    codes = np.zeros(rows.shape, np.int8)
+    shifts = np.zeros((len(rows), rows.shape[1] // 32), np.int64)
+    scales = np.zeros(len(rows), F)
+    for i, row in enumerate(rows):
+        a = max(F(np.abs(row).max()), F(1e-12))
+        scales[i] = up(a / F(127))
+        for g in range(shifts.shape[1]):
+            group = row[32 * g : 32 * g + 32]
+            largest = float(np.abs(group).max())
+            ka = max(j for j in range(8) if largest * 2.0**j <= float(a))
+            factor = recip(scales[i]) * F(2.0**ka)
+            codes[i, 32 * g : 32 * g + 32] = np.clip(np.rint(group * factor), -127, 127).astype(np.int8)
+            shifts[i, g] = ka
+    return Quantised(codes, shifts, scales)
+
+
+def linear(x: Quantised, w: GroupWeights) -> Floats:
+    """Integers exactly, then fp32 step by step."""
+    assert w.groups.sd is not None and w.groups.sm is not None and w.groups.kc is not None
+    total = np.zeros((len(x.codes), len(w.codes)), np.int64)
+    for g in range(x.shifts.shape[1]):
+        part = slice(32 * g, 32 * g + 32)
+        a, q = x.codes[:, part].astype(np.int64), w.codes[:, part].astype(np.int64)
+        offset = w.groups.sm[:, g].astype(np.int64) * a.sum(1, keepdims=True) << w.groups.kc.astype(np.int64)
+        value, ka = w.groups.sd[:, g].astype(np.int64) * (a @ q.T) + offset, x.shifts[:, g, None]
+        total += np.where(ka > 0, (value + (1 << ka >> 1)) >> ka, value)
+    assert np.abs(total).max() < 2**31
+    return bf16(total.astype(F) * (x.scales[:, None] * w.scale))
+
+
+def rows_of(kind: str, rows: int, channels: int, rng: np.random.Generator) -> Floats:
+    x = rng.standard_normal((rows, channels))
+    if kind == "outliers":
+        x[:, 5] *= 1000
+        x[0, 32:64] *= 1e-3
+    elif kind == "zeros":
+        x[0] = 0
+        x[1, 32:64] = 0
+        x[2, :-1] = 0
+    elif kind == "tiny":
+        x *= 10.0 ** rng.integers(-39, -10, (rows, 1))
+        x[:, 32:64] *= 1e-2
+    elif kind == "huge":
+        x *= 10.0 ** rng.integers(30, 38, (rows, 1))
+    elif kind == "equal":
+        x[:] = x[:, :1]
+    elif kind == "powers":
+        x = np.sign(x) * 2.0 ** rng.integers(-12, 12, x.shape)
+    return bf16(x)
+
+
+KINDS = ["normal", "outliers", "zeros", "tiny", "huge", "equal", "powers"]
+
+
+class Bench:
+    """Rows in DDR are quantised and, with weights, multiplied; codes, scales and products return to DDR."""
+
+    def __init__(self, config: NpuConfig, rows: int, channels: int, weights: GroupWeights | None = None) -> None:
+        self.rows, self.channels, image = rows, channels, KernelImage(config)
+        lanes = config.vector_lanes
+        self.x = image.tensor("x", rows, 2 * channels, prefer=0)
+        self.codes = image.tensor("codes", rows, channels, prefer=1)
+        self.scales = image.tensor("scales", rows, 4 * lanes, prefer=0)
+        self.filters = 0 if weights is None else len(weights.codes)
+        views = [location.view for location in (self.x, self.codes, self.scales)]
+        x, codes, scales = (view for view in views if view is not None)
+        image.begin("quantise")
+        image.load(self.x)
+        ActivationQuantiser(image.memory, image.constants, "quantise").emit(x, codes, scales)
+        if weights is not None:
+            self.out = image.tensor("out", rows, 2 * self.filters, prefer=0)
+            assert self.out.view is not None
+            image.begin("linear")
+            layer = GroupLinear(image.memory, image.constants, image.image, "linear", weights, rows)
+            layer.emit(codes, scales, self.out.view)
+            image.store(self.out)
+        image.store(self.codes)
+        image.store(self.scales)
+        self.model: CompiledModel = image.finish("bench")
+
+    def run(self, x: Floats, backend: str = "golden") -> tuple[Device, RunStats]:
+        device = open_device(backend, self.model)
+        assert self.x.ddr is not None
+        device.write(self.x.ddr, (x.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+        return device, device.execute(self.model)
+
+    def read(self, device: Device, location: Location, dtype: str) -> NDArray[np.generic]:
+        assert location.ddr is not None
+        return np.frombuffer(device.read(location.ddr, location.pixels * location.channels), dtype).reshape(
+            location.pixels, -1
+        )
+
+    def check(self, device: Device, expected: Quantised) -> None:
+        codes = self.read(device, self.codes, "i1")
+        assert np.array_equal(codes, expected.codes)
+        scales = self.read(device, self.scales, "<f4")
+        assert np.array_equal(scales, np.broadcast_to(expected.scales[:, None], scales.shape))
+
+    def products(self, device: Device) -> Floats:
+        return (self.read(device, self.out, "<u2").astype(np.uint32) << 16).view(F)
+
+
+def stored_shifts(device: Device, bench: Bench, config: NpuConfig) -> NDArray[np.uint8]:
+    """Activation shifts [rows, words] of the codes in the golden machine's scratchpad."""
+    assert isinstance(device, GoldenDevice) and bench.codes.view is not None
+    view, pad = bench.codes.view, device._machine.scratchpad
+    row, word = np.arange(bench.rows)[:, None], np.arange(-(-bench.channels // config.word_bytes))
+    assert view.shift == 0
+    return pad.ka[row % config.rows, view.base + word * view.plane + row // config.rows]
+
+
+def random_weights(filters: int, inputs: int, rng: np.random.Generator) -> GroupWeights:
+    d = rng.uniform(0.001, 0.02, (filters, inputs // 32)).astype(np.float16)
+    m = (-8 * d * rng.uniform(0.5, 1.5, d.shape)).astype(np.float16)
+    return from_q4_1(rng.integers(0, 16, (filters, inputs)).astype(np.uint8), d, m)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["base", "edge", "m2", *SMALL])
+def test_quantisation(name: str, kind: str) -> None:
+    seed = 3
+    print("seed", seed)
+    config = find(name)
+    x = rows_of(kind, 5, 96, np.random.default_rng(seed))
+    expected, bench = quantise(x), Bench(config, 5, 96)
+    device, _ = bench.run(x)
+    bench.check(device, expected)
+    words = np.repeat(expected.shifts, 32 // config.word_bytes, axis=1)
+    assert np.array_equal(stored_shifts(device, bench, config), words)
+
+
+def test_shift_and_scale_of_every_bf16() -> None:
+    """fl(a fl(1/127)) rounds up to the bf16 that a / 127 does."""
+    a = (np.arange(0x0080, 0x7F80, dtype=np.uint32) << 16).view(F)
+    a = np.append(a[a >= 1e-12], F(1e-12))
+    assert all(up(v / F(127)) == up(v * F(1 / 127)) for v in a)
