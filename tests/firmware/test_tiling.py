@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.config import machine
 from headrace_host.allocate import DDR_ALIGNMENT, DdrAllocator, Region, ScratchpadAllocator
-from headrace_host.compiler.tiling import cut_tiles, growing_strips, strip_rows
+from headrace_host.compiler.tiling import cut_tiles, growing_strips, shrinking_strips, strip_rows
 from headrace_host.errors import CompileError
 
 
@@ -26,9 +26,12 @@ def test_tiles_cover_pixels_without_an_idle_group(name: str, pixels: int, interl
     assert 0 <= groups * config.rows - pixels < config.rows << interleave
 
 
-@given(st.integers(1, 300), st.lists(st.integers(1, 50), min_size=1, max_size=4), st.integers(0, 20))
-def test_strips_follow_each_other(total: int, growth: list[int], last: int) -> None:
-    strips = strip_rows(total, growth, last, 1)
+SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=4)
+
+
+@given(st.integers(1, 300), SIZES, st.lists(st.integers(1, 50), max_size=4), st.integers(1, 4))
+def test_strips_follow_each_other(total: int, growth: list[int], tail: list[int], unit: int) -> None:
+    strips = strip_rows(total, growth, tail, unit)
     assert strips[0][0] == 0 and strips[-1][1] == total
     assert all(a < b for a, b in strips)
     assert all(left[1] == right[0] for left, right in itertools.pairwise(strips))
@@ -36,8 +39,16 @@ def test_strips_follow_each_other(total: int, growth: list[int], last: int) -> N
 
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 20), st.integers(2, 8))
 def test_only_the_last_strip_is_ragged(blocks: int, rest: int, last: int, unit: int) -> None:
-    strips = strip_rows(blocks * unit + rest, [3 * unit], last, unit)
+    strips = strip_rows(blocks * unit + rest, [3 * unit], [last], unit)
     assert all((end - start) % unit == 0 for start, end in strips[:-1]) or len(strips) == 2
+
+
+@given(last=st.integers(1, 20), largest=st.integers(1, 100), ratio=st.floats(0.1, 20), unit=st.integers(1, 8))
+def test_last_strips_shrink(last: int, largest: int, ratio: float, unit: int) -> None:
+    sizes = shrinking_strips(last=last, largest=largest, compute=100 * ratio, store=100, unit=unit)
+    assert sizes[0] == last and sizes == sorted(set(sizes))
+    assert all(size < largest and size % unit == 0 for size in sizes[1:])
+    assert all(after <= max(2, ratio) * before for before, after in itertools.pairwise(sizes))
 
 
 @given(

@@ -12,7 +12,7 @@ from headrace_host.compiler.constants import ConstantStore, DdrImage, Installed,
 from headrace_host.compiler.layout import View
 from headrace_host.compiler.mac_plan import MacLayer, MacPlan, OutOfScratchpad, interleave, plan_layer
 from headrace_host.compiler.mapping import pack_layer
-from headrace_host.compiler.operands import Memory, Sink, Source
+from headrace_host.compiler.operands import Fetched, Memory, Sink, Source
 from headrace_host.compiler.packing import element_bytes
 from headrace_host.compiler.programs import place, requantise_steps
 from headrace_host.compiler.stream import Access, Planned
@@ -114,14 +114,13 @@ class MacLowering:
         residual = None
         if layer.residual is not None:
             residual = Source(memory, layer.residual, rows * shape.out_w, prefer=1 - near)
-        source = Source(memory, layer.source, shape.strip_inputs(rows) * shape.in_w, prefer=near, grow=True)
+        pixels, overlap = shape.strip_inputs(rows) * shape.in_w, shape.kernel.y > shape.stride.y
+        source = Source(memory, layer.source, pixels, prefer=near, slide=overlap)
         if not (source.fits and sink.fits and (residual is None or residual.fits)):
             raise OutOfScratchpad(layer.name)
         return source, residual, sink
 
-    def _fetch(
-        self, strip: tuple[int, int], source: Source, residual: Source | None
-    ) -> tuple[tuple[View, int], tuple[View, int] | None]:
+    def _fetch(self, strip: tuple[int, int], source: Source, residual: Source | None) -> tuple[Fetched, Fetched | None]:
         shape = self._shape
         first, last = shape.input_rows(*strip)
         main = source.fetch(first * shape.in_w, last * shape.in_w)
@@ -176,7 +175,7 @@ class MacLowering:
         return piece.first_tile * tile, min(piece.end_tile * tile, self._shape.out_c)
 
     def _emit_epilogue(
-        self, piece: _Piece, residual: tuple[View, int] | None, target: tuple[View, int], installed: Installed
+        self, piece: _Piece, residual: Fetched | None, target: tuple[View, int], installed: Installed
     ) -> None:
         layer, (view, at), config = self._layer, target, self._config
         channels = self._channels(piece)
@@ -185,10 +184,10 @@ class MacLowering:
         accesses = [*installed.accesses, written]
         side: dict[str, int] = {}
         if residual is not None:
-            res_view, res_at = residual
+            res_view, res_at = residual.view, residual.pixel
             start, end = (element_bytes(layer.residual_type, channel) for channel in channels)
             pixels = (res_at, res_at + piece.pixels)
-            accesses.append(res_view.access(config, write=False, pixels=pixels, channels=(start, end)))
+            accesses += [res_view.access(config, write=False, pixels=pixels, channels=(start, end)), residual.turn]
             side = {"res_enable": 1, **res_view.fields("res", pixel=res_at, channel=start)}
             side["res_type"] = int(layer.residual_type)
         sink = layer.add or layer.requant
@@ -215,11 +214,9 @@ class MacLowering:
             hi=sink.act_max,
         )
 
-    def _emit_mac(
-        self, piece: _Piece, source: tuple[View, int], shifts: tuple[int, tuple[Access, ...]], *, hold: bool
-    ) -> None:
+    def _emit_mac(self, piece: _Piece, source: Fetched, shifts: tuple[int, tuple[Access, ...]], *, hold: bool) -> None:
         layer, shape, mapping, config = self._layer, self._shape, self._mapping, self._config
-        view, at = source
+        view, at = source.view, source.pixel
         first_row, end_row = shape.input_rows(*piece.strip)
         count = (end_row - first_row) * shape.in_w
         packed = layer.source.packed
@@ -229,7 +226,7 @@ class MacLowering:
         self._memory.recorder.emit(
             "MAC",
             layer.label,
-            (read, *touched),
+            (read, source.turn, *touched),
             **view.fields("in", pixel=at, channel=plane * config.word_bytes),
             **self._image(piece),
             **stepping,

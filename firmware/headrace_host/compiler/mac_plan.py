@@ -12,8 +12,8 @@ from headrace.config import Precision
 from headrace.isa import DType
 from headrace_host.compiler.layout import tensor_words
 from headrace_host.compiler.mapping import Mapping, map_layer
-from headrace_host.compiler.operands import Location, Memory, window_pixels
-from headrace_host.compiler.tiling import ConvShape, growing_strips, strip_rows
+from headrace_host.compiler.operands import Location, Memory, packed_pixels
+from headrace_host.compiler.tiling import ConvShape, growing_strips, shrinking_strips, strip_rows
 from headrace_host.models.graph import GroupScales
 from headrace_host.quantise import AddConstants, RequantConstants
 
@@ -152,6 +152,9 @@ class _Planner:
             largest -= largest % tile_rows
         elif largest > unit:
             largest -= largest % unit
+        if from_ddr and shape.kernel.y > shape.stride.y:
+            largest = max(unit, 2 * largest // 3)  # a window of three strips slides, see `Source`
+            largest -= largest % unit
         drain = mapping.tile_channels // config.cols * config.rows * config.acc_beats
         compute = max(mapping.cycles, drain) * mapping.n_tiles * shape.out_w / config.rows
         load = shape.stride.y * shape.in_w * layer.source.channels / layer.source.packed / config.axi_bytes
@@ -162,8 +165,12 @@ class _Planner:
             first = max(1, -(-tile_rows // 4), math.ceil(weights / (compute - load)) if compute > load else 1)
             first += -first % unit
             growth = growing_strips(first=first, largest=largest, compute=compute, load=load, busy=weights, unit=unit)
-        last = max(1, min(tile_rows // 4, largest)) if layer.output.ddr is not None else 0
-        return strip_rows(shape.out_h, growth, last, unit)
+        tail: list[int] = []
+        if layer.output.ddr is not None:
+            last = max(1, min(tile_rows // 8, largest))
+            store = shape.out_w * layer.output.channels / config.axi_bytes
+            tail = shrinking_strips(last=last, largest=largest, compute=compute, store=store, unit=unit)
+        return strip_rows(shape.out_h, growth, tail, unit)
 
     def _largest_strip(self, tile_rows: int) -> int:
         """Most output rows of which two strips fit beside what is resident."""
@@ -196,17 +203,15 @@ class _Planner:
         """Whether two input and two output strips of ``rows`` output rows fit beside what is resident."""
         layer, shape, pad = self._layer, self._shape, self._memory.scratchpad
         near = pad.sub_bank(layer.source.region) if layer.source.region is not None else 0
-        output = layer.output
-        requests = []  # as the sink and the sources will make them
-        if output.view is None:
-            words = tensor_words(self._config, rows * shape.out_w, output.channels, output.shift)
-            requests += 2 * [(words, 1 - near)]
-        if layer.residual is not None and layer.residual.view is None:
-            requests.append((self._window_words(layer.residual, rows * shape.out_w), 1 - near))
-        if layer.source.view is None:
-            requests.append((self._window_words(layer.source, shape.strip_inputs(rows) * shape.in_w), near))
+        operands = [  # as the sink and the sources will ask for them
+            (layer.output, rows * shape.out_w, 1 - near),
+            (layer.residual, rows * shape.out_w, 1 - near),
+            (layer.source, shape.strip_inputs(rows) * shape.in_w, near),
+        ]
+        requests = []
+        for location, pixels, bank in operands:
+            if location is not None and location.view is None:
+                packed = packed_pixels(location, pixels)
+                words = tensor_words(self._config, packed, location.channels, location.shift)
+                requests += 2 * [(words, bank)]
         return pad.holds(requests)
-
-    def _window_words(self, location: Location, largest: int) -> int:
-        pixels = window_pixels(self._config, location, largest)
-        return tensor_words(self._config, pixels, location.channels, location.shift)

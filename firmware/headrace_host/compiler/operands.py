@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from headrace.config import NpuConfig
 from headrace_host.allocate import Region, ScratchpadAllocator
 from headrace_host.compiler.layout import View, make_view, tensor_words
-from headrace_host.compiler.stream import DDR_GRANULE, Access, Recorder, Space
+from headrace_host.compiler.stream import DDR_GRANULE, STRIP_LAYERS, Access, Recorder, Space
 
 
 @dataclass(eq=False)
@@ -38,12 +38,6 @@ class Location:
     def step(self) -> int:
         """Bytes from pixel to pixel in DDR."""
         return self.pitch or self.channels
-
-
-def window_pixels(config: NpuConfig, location: Location, largest: int) -> int:
-    """Pixels of the smallest window through which strips of ``largest`` image pixels are read without waiting."""
-    run = config.rows << location.shift
-    return min(2 * -(-packed_pixels(location, largest) // run) * run, -(-location.pixels // run) * run)
 
 
 def packed_pixels(location: Location, pixels: int) -> int:
@@ -97,15 +91,20 @@ class Memory:
         self._buffers.append(region)
         return make_view(self.config, region.start, pixels, channels, shift)
 
-    def window(self, location: Location, least: int, *, prefer: int, grow: bool) -> View | None:
-        """A buffer for ``least`` pixels of ``location``, or with ``grow`` for as many as there is room for."""
-        pixels = least
-        if grow:
-            run = self.config.rows << location.shift
-            planes = -(-location.channels // self.config.word_bytes)
-            room = (self.scratchpad.largest(prefer) // planes >> location.shift) * run
-            pixels = max(least, min(room, -(-location.pixels // run) * run))
-        return self.buffer(pixels, location.channels, location.shift, prefer=prefer)
+    def window(self, location: Location, least: int, *, prefer: int) -> View | None:
+        """A buffer for as many pixels of ``location`` as there is room for; None when that is less than ``least``."""
+        run = self.config.rows << location.shift
+        planes = -(-location.channels // self.config.word_bytes)
+        room = (self.scratchpad.largest(prefer) // planes >> location.shift) * run
+        whole = -(-location.pixels // run) * run
+        if room < min(least, whole):
+            return None
+        return self.buffer(min(room, whole), location.channels, location.shift, prefer=prefer)
+
+    def two_buffers(self, location: Location, pixels: int, *, prefer: int) -> list[View]:
+        """Two strip buffers for ``pixels`` of ``location``; fewer when there is no room."""
+        views = (self.buffer(pixels, location.channels, location.shift, prefer=prefer) for _ in range(2))
+        return [view for view in views if view is not None]
 
     def release_buffers(self) -> None:
         """Give all strip buffers back."""
@@ -113,21 +112,22 @@ class Memory:
             self.scratchpad.release(region)
         self._buffers.clear()
 
-    def load(self, location: Location, first: int, last: int, view: View, at: int) -> None:
+    def load(self, location: Location, first: int, last: int, view: View, at: int, *more: Access) -> None:
         """LOAD pixels ``[first, last)`` of ``location`` from DDR to pixel ``at`` on of ``view``."""
-        self._move("LOAD", location, first, last, view, at)
+        self._move("LOAD", location, first, last, view, at, *more)
 
     def store(self, location: Location, first: int, last: int, view: View, at: int) -> None:
         """STORE pixels ``at`` on of ``view`` to pixels ``[first, last)`` of ``location`` in DDR."""
         self._move("STORE", location, first, last, view, at)
 
-    def _move(self, name: str, location: Location, first: int, last: int, view: View, at: int) -> None:
+    def _move(self, name: str, location: Location, first: int, last: int, view: View, at: int, *more: Access) -> None:
         assert location.ddr is not None
         count, channels = last - first, location.channels
         loading = name == "LOAD"
         accesses = (
             view.access(self.config, write=loading, pixels=(at, at + count)),
             self.ddr_access(location, first, last, write=not loading),
+            *more,
         )
         segments = {"n0": count * channels}
         if location.step != channels:
@@ -150,50 +150,72 @@ class Memory:
         return Access(Space.DDR, ((start // DDR_GRANULE, -(-end // DDR_GRANULE)),), write)
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """Where a strip is: from image pixel ``pixel`` of ``view`` on. Whoever reads it has ``turn`` among its accesses."""
+
+    view: View
+    pixel: int
+    turn: Access
+
+
 class Source:
     """Serves strips of a tensor to a reader.
 
-    A resident tensor is read in place; one that is in DDR too is loaded as far as needed. Otherwise strips are loaded
-    into a window, each behind the one before: what two strips share is loaded once. A strip that the window's end would
-    cut begins anew at its start.
+    A resident tensor is read in place; one that is in DDR too is loaded as far as needed. Otherwise, where there is
+    room for three strips, they follow each other in a window, so that what two strips share is loaded once, until the
+    window's end makes a strip begin anew at its start; where there is not, strips take two buffers by turns. A strip
+    may be fetched before the one before it has been read; its load waits for the readers of the one before that.
     """
 
-    def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int, grow: bool = False) -> None:
-        """``largest``: image pixels of the largest strip. `fits` tells whether there was room.
-
-        With ``grow`` the window takes what is free in the preferred sub-bank, so that it seldom begins anew.
+    def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int, slide: bool = False) -> None:
+        """``largest``: image pixels of the largest strip; ``slide``: strips overlap, a window is worth
+        the room that is free. `fits` tells whether there was room.
         """
         self._memory, self._location = memory, location
         self._run = memory.config.rows << location.shift  # pixels that share words with each other only
         self._first = self._end = 0  # pixels in the window
+        self._count = 0  # strips served
         self._window: View | None = None
-        if location.view is None:
-            least = window_pixels(memory.config, location, largest)
-            self._window = memory.window(location, least, prefer=prefer, grow=grow)
-        self.fits = location.view is not None or self._window is not None
+        self._buffers: list[View] = []
+        self.fits = location.view is not None
+        if not self.fits:
+            pixels = packed_pixels(location, largest)
+            if slide:
+                self._window = memory.window(location, 3 * -(-pixels // self._run) * self._run, prefer=prefer)
+            if self._window is None:
+                self._buffers = memory.two_buffers(location, pixels, prefer=prefer)
+            self.fits = self._window is not None or len(self._buffers) == 2
 
-    def fetch(self, first: int, last: int) -> tuple[View, int]:
-        """Make image pixels ``[first, last)`` present; return the view and its image pixel at which they start."""
-        location = self._location
+    def fetch(self, first: int, last: int) -> Fetched:
+        """Make image pixels ``[first, last)`` present."""
+        location, count = self._location, self._count
         start, end = first // location.packed, -(-last // location.packed)
+        turn = self._memory.label % STRIP_LAYERS * 2 + count % 2
+        ready, reader = (Access(Space.STRIP, ((turn, turn + 1),), write) for write in (True, False))
+        self._count += 1
         if location.view is not None:
             if location.loaded < end:
-                end = self._whole_runs(end)
-                self._memory.load(location, location.loaded, end, location.view, location.loaded)
+                end = self._whole_runs(end, location.pixels)
+                self._memory.load(location, location.loaded, end, location.view, location.loaded, ready)
                 location.loaded = end
-            return location.view, first
-        assert self._window is not None
-        if not self._first <= start <= self._end or end - self._first > self._window.pixels:
+            return Fetched(location.view, first, reader)
+        if self._window is None:
+            view = self._buffers[count % 2]
+            self._memory.load(location, start, end, view, 0, ready)
+            return Fetched(view, first - start * location.packed, reader)
+        assert self._first <= start <= self._end or not self._end
+        if end - self._first > self._window.pixels:
             self._first = self._end = start
         if self._end < end:
             end = self._first + self._whole_runs(end - self._first, location.pixels - self._first)
-            self._memory.load(location, self._end, end, self._window, self._end - self._first)
+            self._memory.load(location, self._end, end, self._window, self._end - self._first, ready)
             self._end = end
-        return self._window, first - self._first * location.packed
+        return Fetched(self._window, first - self._first * location.packed, reader)
 
-    def _whole_runs(self, pixels: int, most: int | None = None) -> int:
+    def _whole_runs(self, pixels: int, most: int) -> int:
         """``pixels`` and what else shares their words, so that the next load does not wait for readers of these."""
-        return min(-(-pixels // self._run) * self._run, self._location.pixels if most is None else most)
+        return min(-(-pixels // self._run) * self._run, most)
 
 
 class Sink:
@@ -201,15 +223,9 @@ class Sink:
 
     def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int) -> None:
         self._memory, self._location = memory, location
-        self._buffers: list[View] = []
         self._turn = 0
-        self.fits = location.view is not None
-        if not self.fits:
-            for _ in range(2):
-                view = memory.buffer(largest, location.channels, location.shift, prefer=prefer)
-                if view is not None:
-                    self._buffers.append(view)
-            self.fits = len(self._buffers) == 2
+        self._buffers = [] if location.view is not None else memory.two_buffers(location, largest, prefer=prefer)
+        self.fits = location.view is not None or len(self._buffers) == 2
 
     def open(self, first: int) -> tuple[View, int]:
         """The view to write the strip from pixel ``first`` on to, and the pixel at which it starts there."""

@@ -15,6 +15,9 @@ from headrace_host.errors import CompileError
 DDR_GRANULE = 64
 """Bytes of DDR tracked as one unit."""
 
+STRIP_LAYERS = 4
+"""Layers whose strips are told apart."""
+
 MAX_COMMANDS = 1 << 15
 """Commands of the largest ring; an image is written to the ring as a whole."""
 
@@ -32,6 +35,7 @@ class Space(IntEnum):
     CONTEXT = 2  # contexts
     DDR = 3  # granules of `DDR_GRANULE` bytes from the start of the activation area
     SHIFT = 4  # words of the table of group offset shifts
+    STRIP = 5  # turns of the strips of a layer, two a layer; no memory, but it keeps loads from running far ahead
 
 
 Span = tuple[int, int]
@@ -141,7 +145,7 @@ class TokenAssigner:
     def __init__(self, config: NpuConfig, ddr_granules: int) -> None:
         self._config = config
         columns = config.columns * config.column_words
-        sizes = (config.bank_words, columns, config.contexts, max(1, ddr_granules), config.kc_words)
+        sizes = (config.bank_words, columns, config.contexts, max(1, ddr_granules), config.kc_words, 2 * STRIP_LAYERS)
         # Index of the last command of each engine that read (0) or wrote (1) a unit; -1 for none.
         self._last = [np.full((2, _ENGINES, size), -1, np.int32) for size in sizes]
         self._values: list[dict[str, int]] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headrace_host.compiler.layout import View, tensor_words
 from headrace_host.compiler.mac_plan import OutOfScratchpad
-from headrace_host.compiler.operands import Location, Memory, Sink, Source, window_pixels
+from headrace_host.compiler.operands import Location, Memory, Sink, Source
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,16 @@ def in_strips(
     """
     region = inputs[0].location.region
     near = 0 if region is None else memory.scratchpad.sub_bank(region)
-    banks = [near, *(1 - near for _ in inputs[1:])]  # the first input in one sub-bank, everything else in the other
+    banks = [near, *(1 - near for _ in inputs)]  # the first input in one sub-bank, everything else in the other
 
     def fits(count: int) -> bool:
-        requests = []
-        if output.view is None:
-            words = tensor_words(memory.config, count * row_pixels, output.channels, output.shift)
-            requests += 2 * [(words, 1 - near)]
-        for each, bank in zip(reversed(inputs), reversed(banks), strict=True):
-            if each.location.view is None:
-                pixels = window_pixels(memory.config, each.location, each.widest(rows, count))
-                words = tensor_words(memory.config, pixels, each.location.channels, each.location.shift)
-                requests.append((words, bank))
+        operands = [(each.location, each.widest(rows, count)) for each in inputs] + [(output, count * row_pixels)]
+        requests = [
+            (tensor_words(memory.config, pixels, location.channels, location.shift), bank)
+            for (location, pixels), bank in zip(operands, banks, strict=True)
+            if location.view is None
+            for _ in range(2)
+        ]
         return memory.scratchpad.holds(requests)
 
     if not fits(rows):
@@ -66,15 +64,16 @@ def in_strips(
         largest //= 2
     if not largest:
         raise OutOfScratchpad(name)
-    sink = Sink(memory, output, largest * row_pixels, prefer=1 - near)
     sources = [
         Source(memory, each.location, each.widest(rows, largest), prefer=bank)
-        for each, bank in zip(reversed(inputs), reversed(banks), strict=True)
-    ][::-1]
+        for each, bank in zip(inputs, banks, strict=False)
+    ]
+    sink = Sink(memory, output, largest * row_pixels, prefer=banks[-1])
 
     def fetch(first: int) -> tuple[tuple[View, int], ...]:
         span = (first, min(first + largest, rows))
-        return tuple(source.fetch(*each.reads(*span)) for source, each in zip(sources, inputs, strict=True))
+        fetched = (source.fetch(*each.reads(*span)) for source, each in zip(sources, inputs, strict=True))
+        return tuple((strip.view, strip.pixel) for strip in fetched)
 
     fetched = fetch(0)
     for first in range(0, rows, largest):

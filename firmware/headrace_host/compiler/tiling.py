@@ -80,26 +80,41 @@ def cut_tiles(config: NpuConfig, pixels: int, interleave: int, accs: int) -> Til
     return Tiles(m_tiles, t_count * unit, (groups - (m_tiles - 1) * t_count) * unit)
 
 
-def strip_rows(total: int, growth: Sequence[int], last: int, unit: int) -> list[tuple[int, int]]:
-    """Cut ``total`` rows into strips of the sizes in ``growth``, then equal ones no larger, and one of ``last`` rows.
+def strip_rows(total: int, growth: Sequence[int], tail: Sequence[int], unit: int) -> list[tuple[int, int]]:
+    """Cut ``total`` rows into strips of the sizes in ``growth``, then equal ones no larger, and those of ``tail``.
 
-    The last one takes what else would leave an incomplete group of ``unit`` rows before it.
+    ``tail`` has the last strip first; what does not fit behind the first strip is left out. The last one takes what
+    else would leave an incomplete group of ``unit`` rows before it.
     """
-    if last:
-        last += (total - last) % unit
-    last = min(last, total - min(growth[0], total))
+    ends = [total]
+    for rows in tail:
+        ragged = (total - rows) % unit if len(ends) == 1 else 0
+        if growth[0] <= ends[-1] - rows - ragged:
+            ends.append(ends[-1] - rows - ragged)
     bounds = [0]
     for rows in growth[:-1]:
-        bounds.append(min(bounds[-1] + rows, total - last))
-    rest = total - last - bounds[-1]
+        bounds.append(min(bounds[-1] + rows, ends[-1]))
+    rest = ends[-1] - bounds[-1]
     equal = -(-rest // max(1, -(-rest // growth[-1])))
     equal = max(1, min(equal + -equal % unit, growth[-1]))
-    while bounds[-1] < total - last:
-        bounds.append(min(bounds[-1] + equal, total - last))
-    bounds = sorted(set(bounds))
-    if last:
-        bounds.append(total)
-    return list(itertools.pairwise(bounds))
+    while bounds[-1] < ends[-1]:
+        bounds.append(min(bounds[-1] + equal, ends[-1]))
+    return list(itertools.pairwise(sorted({*bounds, *ends})))
+
+
+def shrinking_strips(*, last: int, largest: int, compute: float, store: float, unit: int) -> list[int]:
+    """Sizes of the last strips, the last one first: each is stored while the one behind it computes.
+
+    ``compute`` and ``store`` are cycles of a row. Sizes but the first are multiples of ``unit`` rows.
+    """
+    sizes = [last]
+    while sizes[-1] < largest and len(sizes) < 4:
+        rows = int(sizes[-1] * max(2.0, compute / store))
+        rows -= rows % unit
+        if rows <= sizes[-1] or rows >= largest:
+            break
+        sizes.append(rows)
+    return sizes
 
 
 def growing_strips(*, first: int, largest: int, compute: float, load: float, busy: float, unit: int) -> list[int]:
