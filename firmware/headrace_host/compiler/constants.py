@@ -45,13 +45,14 @@ class Installed:
 class ConstantStore:
     """Allocates contexts and column memory words in rotation and emits the LOAD commands that fill them.
 
-    A program already present is used again; what rotation overwrites is forgotten. Tokens order a LOAD
-    after the last pass that read what it overwrites.
+    A program or table already present is used again; what rotation or a vector overwrites is forgotten. Tokens order a
+    LOAD after the last pass that read what it overwrites.
     """
 
     def __init__(self, config: NpuConfig, recorder: Recorder, image: DdrImage) -> None:
         self._config, self._recorder, self._image = config, recorder, image
         self._resident: dict[tuple[tuple[int, ...], ...], int] = {}
+        self._tables: dict[int, bytes] = {}
         self._next_context = 0
         self._next_word = 0
         self._next_shift = 0
@@ -101,15 +102,18 @@ class ConstantStore:
     def _load_table(self, column: int, table: NDArray[np.int32], label: int, layers: int) -> Access:
         """Load ``table`` into a column's memory, lane 0 or all lanes; return what reading it touches."""
         first, lanes = column * self._config.column_words, self._config.vector_lanes
-        walk = {"n0": table.nbytes} if table.ndim == 2 else {"n0": 4, "n1": len(table), "s1": 4, "d1": lanes}
-        span = ((first, first + len(table)),)
+        content, span = table.tobytes(), ((first, first + len(table)),)
+        if self._tables.get(column) == content:
+            return Access(Space.COLUMN, span, False)
+        self._tables[column] = content
+        walk = {"n0": len(content)} if table.ndim == 2 else {"n0": 4, "n1": len(table), "s1": 4, "d1": lanes}
         self._recorder.emit_early(
             "LOAD",
             label,
             (Access(Space.COLUMN, span, True),),
             layers=layers,
             dest=Dest.COLUMN,
-            ddr=self._image.place(table.tobytes(), "table"),
+            ddr=self._image.place(content, "table"),
             **walk,
             pix_bytes=4,
             element=first * lanes,
@@ -153,6 +157,7 @@ class ConstantStore:
         places = []
         for name, vector in vectors.items():
             column, area = program.vectors[name]
+            self._tables.pop(column, None)
             word = column * self._config.column_words + area + offset
             spans.append((word, word + words))
             places.append((word * self._config.vector_lanes, pack_channels(self._config, vector)))
