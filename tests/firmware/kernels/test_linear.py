@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from headrace.config import NpuConfig
+from headrace.isa import Engine
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.operands import Location
 from headrace_host.device import Device, GoldenDevice, RunStats, open_device
@@ -111,7 +112,10 @@ KINDS = ["normal", "outliers", "zeros", "tiny", "huge", "equal", "powers"]
 class Bench:
     """Rows in DDR are quantised and, with weights, multiplied; codes, scales and products return to DDR."""
 
-    def __init__(self, config: NpuConfig, rows: int, channels: int, weights: GroupWeights | None = None) -> None:
+    def __init__(
+        self, config: NpuConfig, rows: int, channels: int, weights: GroupWeights | None = None, *, again: bool = False
+    ) -> None:
+        """``again``: the rows are quantised once more at the end."""
         self.rows, self.channels, image = rows, channels, KernelImage(config)
         lanes = config.vector_lanes
         self.x = image.tensor("x", rows, 2 * channels, prefer=0)
@@ -130,6 +134,9 @@ class Bench:
             layer = GroupLinear(image.memory, image.constants, image.image, "linear", weights, rows)
             layer.emit(codes, scales, self.out.view)
             image.store(self.out)
+        if again:
+            image.begin("again")
+            ActivationQuantiser(image.memory, image.constants, "again").emit(x, codes, scales)
         image.store(self.codes)
         image.store(self.scales)
         self.model: CompiledModel = image.finish("bench")
@@ -190,3 +197,76 @@ def test_shift_and_scale_of_every_bf16() -> None:
     a = (np.arange(0x0080, 0x7F80, dtype=np.uint32) << 16).view(F)
     a = np.append(a[a >= 1e-12], F(1e-12))
     assert all(up(v / F(127)) == up(v * F(1 / 127)) for v in a)
+
+
+def test_a_row_longer_than_the_gasket_is_cut() -> None:
+    """A group takes 11 beats of three lanes, the gasket holds 32."""
+    config = find("thin")
+    x = rows_of("outliers", 2, 160, np.random.default_rng(1))
+    bench = Bench(config, 2, 160)
+    device, _ = bench.run(x)
+    bench.check(device, quantise(x))
+
+
+def test_what_cannot_be_quantised() -> None:
+    with pytest.raises(CompileError, match="'quantise': 40 channels are not groups of 32"):
+        Bench(find("tiny"), 1, 40)
+    wide = replace(find("tiny"), name="wide", lanes=32, spad_bytes=64 * 1024, ring_bytes=1024)
+    with pytest.raises(CompileError, match="'quantise': a word of machine 'wide' is larger than a group of 32"):
+        Bench(wide, 1, 32)
+    with pytest.raises(CompileError, match="a group takes 16 beats, the gasket of machine 'short' holds 8"):
+        Bench(replace(find("tiny"), name="short", gasket_beats=8), 1, 32)
+
+
+@pytest.mark.parametrize(("rows", "filters"), [(1, 5), (7, 24), (19, 10)])
+@pytest.mark.parametrize("name", ["base", "edge", "m2", *SMALL])
+def test_linear(name: str, rows: int, filters: int) -> None:
+    """Machines tiny and odd take one row group a tile: groups span entries there."""
+    seed = rows
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    weights = random_weights(filters, 96, rng)
+    x = rows_of("outliers", rows, 96, rng)
+    config = find(name)
+    if name == "five":
+        config = replace(config, spad_bytes=4 * config.spad_bytes, kc_words=16)
+    expected, bench = quantise(x), Bench(config, rows, 96, weights)
+    device, _ = bench.run(x)
+    assert np.array_equal(bench.products(device), linear(expected, weights))
+
+
+@pytest.mark.parametrize("rows", [2, 7])
+def test_entries_beyond_the_ring_stream_again(rows: int) -> None:
+    rng = np.random.default_rng(2)
+    config = replace(find("tiny"), name="short-ring", ring_bytes=64)
+    weights, x = random_weights(5, 96, rng), rows_of("normal", rows, 96, rng)
+    bench = Bench(config, rows, 96, weights)
+    device, _ = bench.run(x)
+    assert np.array_equal(bench.products(device), linear(quantise(x), weights))
+
+
+@pytest.mark.parametrize(("name", "loads"), [("base", 1), ("tiny", 1), ("odd", 2)])
+def test_the_table_of_reciprocals_is_loaded_once(name: str, loads: int) -> None:
+    """Unless the scales of a layer overwrite it, which share its column on machine odd."""
+    config, rng = find(name), np.random.default_rng(8)
+    weights, x = random_weights(5, 64, rng), rows_of("normal", 2, 64, rng)
+    bench = Bench(config, 2, 64, weights, again=True)
+    tables = [s for _, s in bench.model.segments if len(s) == 256 * 4 * config.vector_lanes]
+    assert len(tables) == loads
+    device, _ = bench.run(x)
+    bench.check(device, quantise(x))
+
+
+@pytest.mark.parametrize(("name", "rows", "channels", "filters"), [("tiny", 3, 64, 5), ("base", 64, 576, 20)])
+def test_on_the_hardware(name: str, rows: int, channels: int, filters: int) -> None:
+    rng = np.random.default_rng(4)
+    weights = random_weights(filters, channels, rng)
+    x = np.concatenate([rows_of(kind, 1, channels, rng) for kind in KINDS if kind != "zeros"] * rows)[:rows]
+    x[-1, :32] = 0
+    expected, bench = quantise(x), Bench(find(name), rows, channels, weights)
+    device, stats = bench.run(x, "rtl")
+    bench.check(device, expected)
+    assert np.array_equal(bench.products(device), linear(expected, weights))
+    if name == "base":
+        passes = [span for span in stats.spans if span.engine == Engine.VECTOR]
+        assert max(s.end for s in passes) - min(s.begin for s in passes) < 13_500
