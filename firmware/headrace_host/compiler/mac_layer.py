@@ -187,7 +187,7 @@ class MacLowering:
             res_view, res_at = residual.view, residual.pixel
             start, end = (element_bytes(layer.residual_type, channel) for channel in channels)
             pixels = (res_at, res_at + piece.pixels)
-            accesses += [res_view.access(config, write=False, pixels=pixels, channels=(start, end)), residual.turn]
+            accesses += [res_view.access(config, write=False, pixels=pixels, channels=(start, end)), *residual.turns]
             side = {"res_enable": 1, **res_view.fields("res", pixel=res_at, channel=start)}
             side["res_type"] = int(layer.residual_type)
         sink = layer.add or layer.requant
@@ -226,7 +226,7 @@ class MacLowering:
         self._memory.recorder.emit(
             "MAC",
             layer.label,
-            (read, source.turn, *touched),
+            (read, *source.turns, *touched),
             **view.fields("in", pixel=at, channel=plane * config.word_bytes),
             **self._image(piece),
             **stepping,

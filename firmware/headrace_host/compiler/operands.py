@@ -152,11 +152,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where a strip is: from image pixel ``pixel`` of ``view`` on. Whoever reads it has ``turn`` among its accesses."""
+    """Where a strip is: from image pixel ``pixel`` of ``view`` on. Who reads it has ``turns`` among its accesses."""
 
     view: View
     pixel: int
-    turn: Access
+    turns: tuple[Access, ...] = ()
 
 
 class Source:
@@ -165,7 +165,8 @@ class Source:
     A resident tensor is read in place; one that is in DDR too is loaded as far as needed. Otherwise, where there is
     room for three strips, they follow each other in a window, so that what two strips share is loaded once, until the
     window's end makes a strip begin anew at its start; where there is not, strips take two buffers by turns. A strip
-    may be fetched before the one before it has been read; its load waits for the readers of the one before that.
+    may be fetched before the one before it has been read. Loads into a resident tensor, which nothing else holds back,
+    wait for the readers of the strip before the last, so that they leave the bus to the weights.
     """
 
     def __init__(self, memory: Memory, location: Location, largest: int, *, prefer: int, slide: bool = False) -> None:
@@ -191,27 +192,29 @@ class Source:
         """Make image pixels ``[first, last)`` present."""
         location, count = self._location, self._count
         start, end = first // location.packed, -(-last // location.packed)
-        turn = self._memory.label % STRIP_LAYERS * 2 + count % 2
-        ready, reader = (Access(Space.STRIP, ((turn, turn + 1),), write) for write in (True, False))
         self._count += 1
         if location.view is not None:
+            if location.loaded == location.pixels:
+                return Fetched(location.view, first)
+            turn = self._memory.label % STRIP_LAYERS * 2 + count % 2
+            write, read = (Access(Space.STRIP, ((turn, turn + 1),), write) for write in (True, False))
             if location.loaded < end:
                 end = self._whole_runs(end, location.pixels)
-                self._memory.load(location, location.loaded, end, location.view, location.loaded, ready)
+                self._memory.load(location, location.loaded, end, location.view, location.loaded, write)
                 location.loaded = end
-            return Fetched(location.view, first, reader)
+            return Fetched(location.view, first, (read,))
         if self._window is None:
             view = self._buffers[count % 2]
-            self._memory.load(location, start, end, view, 0, ready)
-            return Fetched(view, first - start * location.packed, reader)
+            self._memory.load(location, start, end, view, 0)
+            return Fetched(view, first - start * location.packed)
         assert self._first <= start <= self._end or not self._end
         if end - self._first > self._window.pixels:
             self._first = self._end = start
         if self._end < end:
             end = self._first + self._whole_runs(end - self._first, location.pixels - self._first)
-            self._memory.load(location, self._end, end, self._window, self._end - self._first, ready)
+            self._memory.load(location, self._end, end, self._window, self._end - self._first)
             self._end = end
-        return Fetched(self._window, first - self._first * location.packed, reader)
+        return Fetched(self._window, first - self._first * location.packed)
 
     def _whole_runs(self, pixels: int, most: int) -> int:
         """``pixels`` and what else shares their words, so that the next load does not wait for readers of these."""
