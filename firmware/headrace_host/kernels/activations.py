@@ -157,11 +157,11 @@ class ActivationQuantiser:
         groups = codes.channels // GROUP_CODES
         if codes.channels % GROUP_CODES or source.channels != 2 * codes.channels:
             raise CompileError(f"'{self._name}': {codes.channels} channels are not groups of {GROUP_CODES}")
-        near = source.base // (self._memory.config.bank_words // 2)
-        # Both streams of a pass should come from different sub-banks.
-        packed = self._buffer(rows, 2 * (groups + lanes - 1), 1 - near)
-        largest = self._buffer(rows, 4 * lanes, near)
+        near = self._sub_bank(source)
+        # Both streams of a pass should come from different sub-banks; that matters most for the codes.
         steps = self._buffer(rows, 2 * lanes * groups, 1 - near)
+        packed = self._buffer(rows, 2 * (groups + lanes - 1), 1 - near)
+        largest = self._buffer(rows, 4 * lanes, 1 - self._sub_bank(packed))
         word, row_beats = self._memory.config.word_bytes, -(-groups // lanes)
 
         x = _Operand(source, DType.BF16, 2 * lanes, 2 * GROUP_CODES, 2 * GROUP_CODES)
@@ -181,6 +181,9 @@ class ActivationQuantiser:
         ka = _Operand(codes, DType.KA, word, GROUP_CODES, GROUP_CODES)
         self._pass(shift_steps(), groups, GROUP_CODES // word, z, ka, y=s, channels=1)
         self._memory.release_buffers()
+
+    def _sub_bank(self, view: View) -> int:
+        return view.base // (self._memory.config.bank_words // 2)
 
     def _buffer(self, rows: int, width: int, prefer: int) -> View:
         view = self._memory.buffer(rows, width, 0, prefer=prefer)

@@ -52,7 +52,11 @@ class GroupLinear:
         self._weights_at = image.place(pack_layer(self._config, self._mapping, codes, scales=weights.groups), name)
 
     def emit(self, codes: View, scales: View, out: View) -> None:
-        """``codes`` with activation shifts and ``scales`` (fp32, L equal lanes a row) to ``out``, bf16."""
+        """``codes`` with activation shifts and ``scales`` (fp32, L equal lanes a row) to ``out``, bf16.
+
+        The MAC array may read the sub-bank of ``codes`` in every cycle and goes first: ``scales``, and whatever else is
+        read meanwhile, belong in the other.
+        """
         memory, mapping = self._memory, self._mapping
         program = place(self._config, epilogue_steps())
         installed = self._constants.install(program, {"scale": self._weights.scale}, memory.label)
@@ -65,7 +69,9 @@ class GroupLinear:
         whole = replay or tiles.m_tiles == 1
         step = mapping.n_tiles if whole else 1
         for first in range(0, mapping.n_tiles, step):
-            memory.recorder.emit(
+            # Weights of the whole layer stream beside the kernel before.
+            emit = memory.recorder.emit_early if whole else memory.recorder.emit
+            emit(
                 "WEIGHT",
                 memory.label,
                 ddr=self._weights_at + first * mapping.entries * mapping.entry_bytes,

@@ -8,11 +8,10 @@ from headrace_host.allocate import DdrAllocator, ScratchpadAllocator
 from headrace_host.compiler.constants import ConstantStore, DdrImage
 from headrace_host.compiler.encode import encode_command
 from headrace_host.compiler.model import CompiledModel, Layer, Window
+from headrace_host.compiler.network import END_VALUE
 from headrace_host.compiler.operands import Location, Memory
 from headrace_host.compiler.stream import DDR_GRANULE, Planned, Recorder, TokenAssigner, schedule
 from headrace_host.errors import CompileError
-
-END_VALUE = 0x48445243
 
 
 class KernelImage:

@@ -14,7 +14,7 @@ from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.operands import Location
 from headrace_host.device import Device, GoldenDevice, RunStats, open_device
 from headrace_host.errors import CompileError
-from headrace_host.kernels.activations import ActivationQuantiser
+from headrace_host.kernels.activations import ActivationQuantiser, reciprocals
 from headrace_host.kernels.group_linear import GroupLinear
 from headrace_host.kernels.group_weights import GroupWeights, from_q4_1
 from headrace_host.kernels.image import KernelImage
@@ -197,6 +197,15 @@ def test_shift_and_scale_of_every_bf16() -> None:
     a = (np.arange(0x0080, 0x7F80, dtype=np.uint32) << 16).view(F)
     a = np.append(a[a >= 1e-12], F(1e-12))
     assert all(up(v / F(127)) == up(v * F(1 / 127)) for v in a)
+
+
+def test_table_of_reciprocals() -> None:
+    """Its entries, and a power of four from the exponent, give recip of every bf16 that a scale can be."""
+    table = reciprocals().view(F)
+    patterns = np.arange(0x2000, 0x7D00)  # 1e-19 .. 1e37
+    values = (patterns.astype(np.uint32) << 16).view(F)
+    expected = np.array([recip(v) for v in values])
+    assert np.array_equal(table[patterns & 255] * np.ldexp(F(1), 127 - 2 * (patterns >> 8)), expected)
 
 
 def test_a_row_longer_than_the_gasket_is_cut() -> None:
