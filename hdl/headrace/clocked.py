@@ -17,11 +17,16 @@ _NEXT = re.compile(r"^  always @\*\s+begin\n(?P<body>.*?)^  end\n", re.M | re.S)
 _TAKE = re.compile(r"^  always @\(posedge (?P<clock>\S+?) ?\)\n    (?P<register>\S+) +<= (?P<next>\\\$\d+) ;\n", re.M)
 _ASSIGNED = re.compile(r"^\s*(?P<name>\\\S+ |\w+)(?: ?\[[\d:]+\])? += ", re.M)
 _GENERATED = re.compile(r"\\\$\d+(?= )")
+_CONSTANT = re.compile(r"^  always @\*\n    (?P<assigned>[^=;]+) = (?P<value>\d+'[hbd][0-9a-f]+);\n", re.M)
 _DECLARATION = re.compile(r"^  reg (?:\[[\d:]+\] )?(?P<name>\\\$\d+) ;\n", re.M)
 
 
 def merge_registers(verilog: str) -> str:
-    """Verilog as Amaranth emits it, every pair of processes that makes a register merged into one."""
+    """Verilog as Amaranth emits it, every pair of processes that makes a register merged into one.
+
+    A process that assigns a constant reads nothing, so that `always @*` would never run: it becomes `initial`.
+    """
+    verilog = _CONSTANT.sub(r"  initial \g<assigned> = \g<value>;\n", verilog)
     return "".join(_merge(module) for module in _MODULE_END.split(verilog))
 
 

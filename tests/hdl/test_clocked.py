@@ -67,3 +67,23 @@ def test_next_value_with_another_use_stays():
         ]
     )
     assert merge_registers(text) == text
+
+
+class HalfConstant(wiring.Component):
+    """An output of which nothing drives the upper half."""
+
+    def __init__(self):
+        super().__init__({"en": In(1), "o": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.If(self.en):
+            m.d.comb += self.o[:4].eq(5)
+        return m
+
+
+def test_a_constant_is_there_from_the_start():
+    """A process that reads nothing would leave it undefined in simulators that obey the standard."""
+    text = emit(HalfConstant(), "top")
+    assert "initial o[7:4] = 4'h0;" in text
+    assert not re.search(r"always @\*\n", text)
