@@ -220,10 +220,14 @@ class KcWrite(wiring.Signature):
 
 
 class ColumnWrite(wiring.Signature):
-    """LOAD engine (initiator) to the dataflow array's memories: one 32-bit element a cycle, never refused.
+    """LOAD engine (initiator) to the dataflow array's memories: an aligned group of elements a cycle, never refused.
 
-    context: 1 writes contexts, 0 column memories; element: flat element number, see the LOAD command.
+    A group is `elements` (a power of two) 32-bit elements of one word of a column memory, at most 4 of a context.
+    context: 1 writes contexts, 0 column memories; element: flat number, see the LOAD command, of the group's first
+    element; data: element i of the group; mask: the elements to write, 0: none.
     """
 
-    def __init__(self) -> None:
-        super().__init__({"en": Out(1), "context": Out(1), "element": Out(24), "data": Out(32)})
+    def __init__(self, *, elements: int) -> None:
+        super().__init__(
+            {"context": Out(1), "element": Out(24), "data": Out(data.ArrayLayout(32, elements)), "mask": Out(elements)}
+        )

@@ -1,5 +1,6 @@
 """The machine: control, AXI ports, memories, MAC array and dataflow array, wired together."""
 
+from math import gcd
 from typing import Any
 
 from amaranth.hdl import Module, ResetInserter
@@ -54,6 +55,8 @@ class Npu(wiring.Component):
         spad = {"banks": c.rows, "words": c.bank_words, "word_bytes": c.word_bytes}
         array = {"rows": c.rows, "cols": c.cols, "accs": c.accs}
         bus = {"axi_bytes": c.axi_bytes, "outstanding": c.outstanding}
+        # Largest power of two, at most 8, that divides both a word of a column memory and a beat.
+        load_elements = gcd(c.vector_lanes, c.axi_bytes // 4, 8)
 
         m.submodules.control = control = Control(config=c)
         reader = AxiReader(**bus, windows=c.windows)
@@ -75,6 +78,7 @@ class Npu(wiring.Component):
             column_elements=c.columns * c.column_words * c.vector_lanes,
             context_elements=c.columns * c.contexts * 4,
             kc_elements=c.kc_words * -(-c.cols // 8),
+            load_elements=load_elements,
         )
         weight = WeightEngine(
             **bus,
@@ -102,6 +106,7 @@ class Npu(wiring.Component):
             halves=c.halves if c.depthwise_taps else 0,
             contexts=c.contexts,
             column_words=c.column_words,
+            load_elements=load_elements,
             gasket_beats=c.gasket_beats,
             words=c.bank_words,
             word_bytes=c.word_bytes,

@@ -34,7 +34,7 @@ class DataflowArray(wiring.Component):
     accepted when the source has requested the last beat of the previous one. `done` means that all writes of the
     command have been transferred. `beat`: a beat enters the columns. `clear` puts everything but memories back to the
     state after reset. halves: n tiles whose channels share a scratchpad word in the depthwise mode, at most 1 if the
-    machine has none.
+    machine has none. load_elements: elements that `load` writes at once.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class DataflowArray(wiring.Component):
         halves: int,
         contexts: int,
         column_words: int,
+        load_elements: int,
         gasket_beats: int,
         words: int,
         word_bytes: int,
@@ -58,6 +59,7 @@ class DataflowArray(wiring.Component):
         self._spad = {"banks": rows, "words": words, "word_bytes": word_bytes}
         self._pads = {"words": words, "word_bytes": word_bytes}
         self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes, "halves": halves}
+        self._load_elements = load_elements
         self._column = {"lanes": lanes, "contexts": contexts, "words": column_words}
         super().__init__(
             {
@@ -68,7 +70,7 @@ class DataflowArray(wiring.Component):
                 "x": Out(SpadRead(**self._spad)),
                 "y": Out(SpadRead(**self._spad)),
                 "write": Out(SpadWrite(**self._spad)),
-                "load": In(ColumnWrite()),
+                "load": In(ColumnWrite(elements=load_elements)),
                 "beat": Out(1),
             }
         )
@@ -108,11 +110,11 @@ class DataflowArray(wiring.Component):
 
     def _chain(self, m: Module, platform: object, issue: Issue) -> Signal:
         """Columns and their loading; returns what the last column emits."""
-        m.submodules.load = load = ColumnLoad(columns=self._columns, **self._column)
+        m.submodules.load = load = ColumnLoad(columns=self._columns, **self._column, elements=self._load_elements)
         connect(m, flipped(self.load), load.i)
         beat = issue.o
         for number in range(self._columns):
-            column = Column(**self._column)
+            column = Column(**self._column, load_elements=self._load_elements)
             add_cell(m, f"column_{number}", column, platform)
             m.d.comb += [
                 column.i.eq(beat),
@@ -120,7 +122,7 @@ class DataflowArray(wiring.Component):
                 column.load_context.eq(load.contexts[number]),
                 column.load_memory.eq(load.memories[number]),
                 column.load_word.eq(load.word),
-                column.load_element.eq(load.element),
+                column.load_mask.eq(load.mask),
                 column.load_data.eq(load.data),
             ]
             beat = column.o

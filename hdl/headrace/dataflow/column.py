@@ -38,14 +38,15 @@ class Column(wiring.Component):
     beyond the private memory, or for a table that ends there, is marked `bad` and carries the word's address as idx.
     `clear` empties the column; memories keep their contents.
 
-    load_context, load_memory: write `load_data` to 32-bit element `load_element` of word `load_word` of that memory;
-    seen by beats that arrive two cycles later.
+    load_context, load_memory: write the 32-bit elements `load_mask` of word `load_word` of that memory; element e of
+    the private memory takes load_data[e mod load_elements], e of the contexts load_data[e mod min(load_elements, 4)].
+    Seen by beats that arrive two cycles later.
     """
 
     _RESULT = 3 + Lane.LATENCY  # cycle of the results
 
-    def __init__(self, *, lanes: int, contexts: int, words: int) -> None:
-        self._lanes, self._contexts, self._words = lanes, contexts, words
+    def __init__(self, *, lanes: int, contexts: int, words: int, load_elements: int) -> None:
+        self._lanes, self._contexts, self._words, self._load_elements = lanes, contexts, words, load_elements
         beat = beat_layout(lanes=lanes, contexts=contexts)
         super().__init__(
             {
@@ -55,8 +56,8 @@ class Column(wiring.Component):
                 "load_context": In(1),
                 "load_memory": In(1),
                 "load_word": In(max(index_bits(contexts), index_bits(words))),
-                "load_element": In(max(index_bits(CONTEXT_WORDS), index_bits(lanes))),
-                "load_data": In(32),
+                "load_mask": In(max(CONTEXT_WORDS, lanes)),
+                "load_data": In(data.ArrayLayout(32, load_elements)),
             }
         )
 
@@ -67,7 +68,7 @@ class Column(wiring.Component):
 
     @property
     def cell_key(self) -> Hashable:
-        return self._lanes, self._contexts, self._words
+        return self._lanes, self._contexts, self._words, self._load_elements
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -138,11 +139,12 @@ class Column(wiring.Component):
         m.submodules.contexts = memory = Memory(shape=CONTEXT_BITS, depth=self._contexts, init=[])
         write = memory.write_port(granularity=32)
         read = memory.read_port()
+        at_once = min(self._load_elements, CONTEXT_WORDS)
         m.d.comb += [
             read.addr.eq(self.i.tag.context),
             write.addr.eq(self.load_word),
-            write.data.eq(self.load_data.replicate(CONTEXT_WORDS)),
-            write.en.eq(self.load_context << self.load_element[: index_bits(CONTEXT_WORDS)]),
+            write.data.eq(self.load_data.as_value()[: 32 * at_once].replicate(CONTEXT_WORDS // at_once)),
+            write.en.eq(Mux(self.load_context, self.load_mask[:CONTEXT_WORDS], 0)),
         ]
         return data.View(context_layout(), read.data)
 
@@ -176,9 +178,9 @@ class Column(wiring.Component):
                     m.d.comb += bank.r_addr.eq(address)
             m.d.comb += [
                 bank.r_en.eq(used),
-                bank.w_mask.eq(self.load_memory & (self.load_element == lane)),
+                bank.w_mask.eq(self.load_memory & self.load_mask[lane]),
                 bank.w_addr.eq(self.load_word),
-                bank.w_data.eq(self.load_data),
+                bank.w_data.eq(self.load_data[lane % self._load_elements]),
             ]
             elements.append(bank.r_data)
         return elements

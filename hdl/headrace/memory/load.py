@@ -8,10 +8,11 @@ from amaranth.lib.wiring import In, Out
 
 from headrace.config import index_bits
 from headrace.interfaces import BurstRead, ColumnWrite, EnginePort, KcWrite, SpadWrite
-from headrace.isa import Cause, Dest
+from headrace.isa import CONTEXT_WORDS, Cause, Dest
 from headrace.isa.commands import LOAD
 
 from .chunks import Chunker
+from .elements import ElementSpace, ElementWalk
 from .fifo import StreamFifo
 from .prefetch import Prefetcher
 from .realign import Realigner
@@ -27,12 +28,14 @@ class LoadEngine(wiring.Component):
     """Executes LOAD commands.
 
         prefetcher --> segments --> beat chunks --> realigner --> scratchpad or element writes
-             |              +-----> word chunks --------^
+             |              +-----> words or groups ----^
              +-------> beats -----------^
 
     Steady state: a word, or a beat if that is less, a cycle; segments follow each other without a gap; fill counts as
-    beats; elements (COLUMN, CONTEXT, KC) go one a cycle. Bursts are requested `data_beats` beats ahead of the writes at
-    most. The prefetcher begins the next command while the previous one is written. done: a cycle after the last write.
+    beats. Elements go in aligned groups, one a cycle, of `load_elements` (COLUMN), at most 4 of them (CONTEXT), or one
+    (KC): N contiguous elements take N / group cycles, one more for a part of a group at either end, and, from issue to
+    done, 10 and the latency of the bus. Bursts are requested `data_beats` beats ahead of the writes at most. The
+    prefetcher begins the next command while the previous one is written. done: a cycle after the last write.
 
     Errors: RANGE (word or element outside; it and what follows is not written), ALIGN (`ddr`, strides or n0 not a
     multiple of 4 for elements), MALFORMED (fill with a destination other than the scratchpad).
@@ -51,30 +54,38 @@ class LoadEngine(wiring.Component):
         column_elements: int,
         context_elements: int,
         kc_elements: int,
+        load_elements: int,
     ) -> None:
-        self._axi_bytes, self._word_bytes = axi_bytes, word_bytes
-        self._elements = {Dest.COLUMN: column_elements, Dest.CONTEXT: context_elements, Dest.KC: kc_elements}
+        self._axi_bytes, self._word_bytes, self._load_elements = axi_bytes, word_bytes, load_elements
         self._prefetcher = Prefetcher(
             axi_bytes=axi_bytes, burst_beats=burst_beats, data_beats=data_beats, segments=2 * outstanding
         )
         self._words = WordWalk(banks=banks, words=words, word_bytes=word_bytes)
+        self._groups = ElementWalk(
+            spaces={
+                Dest.COLUMN: ElementSpace(column_elements, load_elements),
+                Dest.CONTEXT: ElementSpace(context_elements, min(load_elements, CONTEXT_WORDS)),
+                Dest.KC: ElementSpace(kc_elements, 1),
+            }
+        )
         self._beats = Chunker(unit=axi_bytes, size_bits=24)
         target = {"bank": index_bits(banks), "addr": index_bits(words), "element": 24, "dest": 2, "last": 1}
-        self._realigner = Realigner(in_bytes=axi_bytes, out_bytes=word_bytes, tag=data.StructLayout(target))
+        out_bytes = max(word_bytes, ELEMENT_BYTES * load_elements)
+        self._realigner = Realigner(in_bytes=axi_bytes, out_bytes=out_bytes, tag=data.StructLayout(target))
         super().__init__(
             {
                 "port": In(EnginePort(LOAD)),
                 "bus": Out(BurstRead(axi_bytes=axi_bytes)),
                 "spad": Out(SpadWrite(banks=banks, words=words, word_bytes=word_bytes)),
-                "column": Out(ColumnWrite()),
+                "column": Out(ColumnWrite(elements=load_elements)),
                 "kc": Out(KcWrite(elements=kc_elements)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.prefetcher, m.submodules.words = self._prefetcher, self._words
-        m.submodules.beats, m.submodules.realigner = self._beats, self._realigner
+        m.submodules.prefetcher, m.submodules.beats = self._prefetcher, self._beats
+        m.submodules.words, m.submodules.groups, m.submodules.realigner = self._words, self._groups, self._realigner
         m.submodules.jobs = jobs = StreamFifo(shape=JobLayout, depth=2)
         wiring.connect(m, self._prefetcher.bus, wiring.flipped(self.bus))
         job = Signal(JobLayout)  # what is being written
@@ -112,8 +123,6 @@ class LoadEngine(wiring.Component):
             *(jobs.i.p.view[name].eq(command[name]) for name in ViewLayout.members),
             jobs.i.p.index.eq(issue.p.index),
         ]
-        with m.If(elements):  # an element takes the place of a pixel of 4 bytes
-            m.d.comb += [jobs.i.p.view.c0.eq(0), jobs.i.p.view.pix_bytes.eq(ELEMENT_BYTES)]
         with m.If(issue.valid & issue.ready & ~legal):
             m.d.sync += [
                 *(error.valid.eq(1), error.index.eq(issue.p.index)),
@@ -122,19 +131,22 @@ class LoadEngine(wiring.Component):
             ]
 
     def _read(self, m: Module, jobs: StreamFifo, job: Any) -> None:
-        """Give each segment to both chunkers and the beats to the realigner; take the next job when all are through."""
-        segments, beats, words = self._prefetcher.segments, self._beats, self._words
+        """Give each segment to the beat chunks and to its words or groups, and the beats to the realigner; take the
+        next job when all are through."""
+        segments, beats, words, groups = self._prefetcher.segments, self._beats, self._words, self._groups
         running = Signal()  # segments of the job are still to come
         both = Signal()
+        elements = job.dest != Dest.SPAD
         m.d.comb += [
-            both.eq(segments.valid & running & beats.i.ready & words.i.ready),
+            both.eq(segments.valid & running & beats.i.ready & Mux(elements, groups.i.ready, words.i.ready)),
             segments.ready.eq(both),
-            *(beats.i.valid.eq(both), words.i.valid.eq(both)),
+            *(beats.i.valid.eq(both), words.i.valid.eq(both & ~elements), groups.i.valid.eq(both & elements)),
             beats.i.p.offset.eq(Mux(job.fill, 0, segments.p.offset)),
             beats.i.p.size.eq(job.view.n0),
-            *(words.i.p.pixel.eq(segments.p.pixel), words.i.p.last.eq(segments.p.last)),
+            *(walk.i.p[name].eq(segments.p[name]) for walk in (words, groups) for name in ("pixel", "last")),
             words.view.eq(job.view),
-            jobs.o.ready.eq(~running & ~words.busy & ~beats.busy),
+            *(groups.dest.eq(job.dest), groups.size.eq(job.view.n0 // ELEMENT_BYTES)),
+            jobs.o.ready.eq(~running & ~words.busy & ~groups.busy & ~beats.busy),
         ]
         with m.If(both & segments.p.last):
             m.d.sync += running.eq(0)
@@ -150,46 +162,50 @@ class LoadEngine(wiring.Component):
         ]
 
     def _place(self, m: Module, job: Any) -> None:
-        """Ask the realigner for one word or element after the other, and check where it goes."""
-        word, chunk, error = self._words.o, self._realigner.chunk, self.port.error
-        elements = Signal()
+        """Ask the realigner for one word or group of elements after the other, and check where it goes."""
+        word, group, chunk, error = self._words.o, self._groups.o, self._realigner.chunk, self.port.error
         outside = Signal()
-        limit = Signal(range(max(self._elements.values()) + 1))
-        with m.Switch(job.dest):
-            for dest, count in self._elements.items():
-                with m.Case(dest):
-                    m.d.comb += limit.eq(count)
+        address = Signal(26)
+        tag = chunk.p.tag
         m.d.comb += [
-            elements.eq(job.dest != Dest.SPAD),
-            outside.eq(Mux(elements, (word.p.pixel < 0) | (word.p.pixel >= limit), word.p.outside)),
-            chunk.valid.eq(word.valid & ~outside),
-            word.ready.eq(chunk.ready & ~outside),
-            *(chunk.p.offset.eq(word.p.offset), chunk.p.count.eq(word.p.count)),
-            *(chunk.p.tag.bank.eq(word.p.bank), chunk.p.tag.addr.eq(word.p.addr)),
-            *(chunk.p.tag.element.eq(word.p.pixel), chunk.p.tag.dest.eq(job.dest), chunk.p.tag.last.eq(word.p.last)),
+            *(tag.bank.eq(word.p.bank), tag.addr.eq(word.p.addr), tag.dest.eq(job.dest)),
+            tag.element.eq(group.p.element ^ group.p.offset),  # the offset is its low bits
         ]
-        with m.If(word.valid & outside & ~error.valid):
+        with m.If(job.dest == Dest.SPAD):
+            m.d.comb += [
+                *(outside.eq(word.valid & word.p.outside), address.eq(word.p.word)),
+                *(chunk.valid.eq(word.valid & ~word.p.outside), word.ready.eq(chunk.ready & ~word.p.outside)),
+                *(chunk.p.offset.eq(word.p.offset), chunk.p.count.eq(word.p.count), tag.last.eq(word.p.last)),
+            ]
+        with m.Else():
+            m.d.comb += [
+                *(outside.eq(group.valid & group.p.outside), address.eq(group.p.element[:24])),
+                *(chunk.valid.eq(group.valid & ~group.p.outside), group.ready.eq(chunk.ready & ~group.p.outside)),
+                *(chunk.p.offset.eq(group.p.offset * ELEMENT_BYTES), chunk.p.count.eq(group.p.count * ELEMENT_BYTES)),
+                tag.last.eq(group.p.last),
+            ]
+        with m.If(outside & ~error.valid):
             m.d.sync += [
                 *(error.valid.eq(1), error.cause.eq(Cause.RANGE), error.index.eq(job.index)),
-                error.address.eq(Mux(elements, word.p.pixel[:24], word.p.word)),
+                error.address.eq(address),
             ]
 
     def _write(self, m: Module) -> None:
         ready = self._realigner.o
         spad = self.spad.req
-        element = ready.p.data[: 8 * ELEMENT_BYTES]
         elements = ready.p.tag.dest != Dest.SPAD
         shifts = ready.p.tag.dest == Dest.KC
+        mask = Cat(ready.p.mask[ELEMENT_BYTES * i] for i in range(self._load_elements))
         m.d.comb += [
             spad.valid.eq(ready.valid & ~elements),
             Cat(spad.p.bank, spad.p.addr).eq(Cat(ready.p.tag.bank, ready.p.tag.addr)),
-            Cat(spad.p.data, spad.p.mask).eq(Cat(ready.p.data, ready.p.mask)),
-            self.column.en.eq(ready.valid & elements & ~shifts),
+            *(spad.p.data.eq(ready.p.data), spad.p.mask.eq(ready.p.mask)),
+            self.column.mask.eq(Mux(ready.valid & elements & ~shifts, mask, 0)),
             self.column.context.eq(ready.p.tag.dest == Dest.CONTEXT),
             self.column.element.eq(ready.p.tag.element),
-            self.column.data.eq(element),
+            self.column.data.eq(ready.p.data[: 8 * ELEMENT_BYTES * self._load_elements]),
             self.kc.en.eq(ready.valid & shifts),
-            *(self.kc.element.eq(ready.p.tag.element), self.kc.data.eq(element)),
+            *(self.kc.element.eq(ready.p.tag.element), self.kc.data.eq(ready.p.data[: 8 * ELEMENT_BYTES])),
             ready.ready.eq(elements | spad.ready),
         ]
         m.d.sync += self.port.done.eq(ready.valid & ready.ready & ready.p.tag.last)

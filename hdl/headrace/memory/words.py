@@ -22,7 +22,7 @@ PLANE_BITS = 24
 def word_layout(*, banks: int, words: int, word_bytes: int) -> data.StructLayout:
     """A part of a scratchpad word: bytes offset .. offset+count-1; last: the final one of a marked segment.
 
-    outside: the pixel or the address does not exist; `word` is the address in full, `pixel` the pixel.
+    outside: the pixel or the address does not exist; `word` is the address in full.
     """
     return data.StructLayout(
         {
@@ -30,7 +30,6 @@ def word_layout(*, banks: int, words: int, word_bytes: int) -> data.StructLayout
             "addr": index_bits(words),
             "word": 26,
             "outside": 1,
-            "pixel": signed(PIXEL_BITS),
             "offset": index_bits(word_bytes),
             "count": range(word_bytes + 1),
             "last": 1,
@@ -113,13 +112,14 @@ class WordWalk(wiring.Component):
         """Two registered stages: the operands of the address, and the address."""
         m.submodules.address = address = ViewAddress(banks=self._banks, words=self._words)
         held = Signal(self.o.payload.shape())
+        held_pixel = Signal.like(pixel)
         held_plane = Signal(PLANE_BITS)
         full = Signal()
         move = Signal()
         m.d.comb += [
             move.eq(~self.o.valid | self.o.ready),
             chunker.o.ready.eq(~full | move),
-            address.pixel.eq(held.pixel),
+            address.pixel.eq(held_pixel),
             address.shift.eq(self.view.shift),
             address.base.eq(self.view.base),
             address.plane_offset.eq(held_plane),
@@ -130,11 +130,11 @@ class WordWalk(wiring.Component):
                 self.o.valid.eq(full),
                 self.o.payload.eq(held),
                 Cat(self.o.p.bank, self.o.p.addr, self.o.p.word).eq(Cat(address.bank, address.addr, address.word)),
-                self.o.p.outside.eq(address.overflow | held.pixel[ViewAddress.PIXEL_BITS - 1 :].any()),
+                self.o.p.outside.eq(address.overflow | held_pixel[ViewAddress.PIXEL_BITS - 1 :].any()),
                 full.eq(0),
             ]
         with m.If(chunker.o.valid & chunker.o.ready):
             m.d.sync += [
-                *(full.eq(1), held.pixel.eq(pixel), held_plane.eq(plane)),
+                *(full.eq(1), held_pixel.eq(pixel), held_plane.eq(plane)),
                 *(held.offset.eq(chunker.o.p.offset), held.count.eq(chunker.o.p.count), held.last.eq(chunker.o.p.last)),
             ]

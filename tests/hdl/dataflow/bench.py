@@ -1,7 +1,9 @@
 """A dataflow array in pysim with a scratchpad, accumulator tiles and random stalls around it."""
 
 import random
+from collections import defaultdict
 from dataclasses import dataclass, field
+from math import gcd
 
 import numpy as np
 from amaranth.sim import Simulator
@@ -22,6 +24,7 @@ def build(config: NpuConfig) -> DataflowArray:
         halves=config.halves if config.depthwise_taps else 1,
         contexts=config.contexts,
         column_words=config.column_words,
+        load_elements=gcd(config.vector_lanes, config.axi_bytes // 4, 8),
         gasket_beats=config.gasket_beats,
         words=config.bank_words,
         word_bytes=config.word_bytes,
@@ -125,22 +128,33 @@ class Bench:
                 number, wait = number + 1, self.tile_interval
 
     async def _load(self, ctx):
-        load, c = self.dut.load, self.config
-        ctx.set(load.en, 1)
-        ctx.set(load.context, 1)
-        for (number, column), fields in self.contexts.items():
-            for word, value in enumerate(encode_context(**fields)):
-                ctx.set(load.element, (number * c.columns + column) * 4 + word)
-                ctx.set(load.data, value)
-                await ctx.tick()
-        ctx.set(load.context, 0)
+        c = self.config
+        contexts = {
+            (number * c.columns + column) * 4 + word: value
+            for (number, column), fields in self.contexts.items()
+            for word, value in enumerate(encode_context(**fields))
+        }
+        await self._load_elements(ctx, 1, contexts)
         if self.memory is not None:
-            for element in np.flatnonzero(self.memory):
-                ctx.set(load.element, int(element))
-                ctx.set(load.data, int(self.memory.reshape(-1)[element]) & 0xFFFFFFFF)
-                await ctx.tick()
-        ctx.set(load.en, 0)
+            memory = self.memory.reshape(-1)
+            await self._load_elements(ctx, 0, {int(i): int(memory[i]) & 0xFFFFFFFF for i in np.flatnonzero(memory)})
         await ctx.tick().repeat(4)
+
+    async def _load_elements(self, ctx, context, elements):
+        """Group by group."""
+        load = self.dut.load
+        size = min(len(load.mask), 4) if context else len(load.mask)
+        groups = defaultdict(dict)
+        for element, value in elements.items():
+            groups[element // size * size][element % size] = value
+        ctx.set(load.context, context)
+        for first, group in groups.items():
+            ctx.set(load.element, first)
+            ctx.set(load.mask, sum(1 << i for i in group))
+            for i, value in group.items():
+                ctx.set(load.data[i], value)
+            await ctx.tick()
+        ctx.set(load.mask, 0)
 
     def _main(self, cycles):
         async def process(ctx):

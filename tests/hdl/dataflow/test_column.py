@@ -12,7 +12,7 @@ PASS: dict[str, int] = {}
 
 def run(beats, contexts, *, clear_at=None):
     """Beats (dict of tag fields with x and y) back to back; what leaves, one dict for each occupied slot."""
-    dut = Column(lanes=1, contexts=4, words=5)
+    dut = Column(lanes=1, contexts=4, words=5, load_elements=1)
     out = []
 
     async def bench(ctx):
@@ -20,15 +20,15 @@ def run(beats, contexts, *, clear_at=None):
             for word, value in enumerate(encode_context(**fields)):
                 ctx.set(dut.load_context, 1)
                 ctx.set(dut.load_word, number)
-                ctx.set(dut.load_element, word)
-                ctx.set(dut.load_data, value)
+                ctx.set(dut.load_mask, 1 << word)
+                ctx.set(dut.load_data[0], value)
                 await ctx.tick()
         ctx.set(dut.load_context, 0)
-        ctx.set(dut.load_element, 0)
+        ctx.set(dut.load_mask, 1)
         for word in range(5):
             ctx.set(dut.load_memory, 1)
             ctx.set(dut.load_word, word)
-            ctx.set(dut.load_data, 100 * word)
+            ctx.set(dut.load_data[0], 100 * word)
             await ctx.tick()
         ctx.set(dut.load_memory, 0)
         for cycle in range(len(beats) + Column.latency(1) + 2):

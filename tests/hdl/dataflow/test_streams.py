@@ -196,28 +196,38 @@ def test_shared_port_holds_requests():
         assert len(sent[c]) > 50
 
 
-@pytest.mark.parametrize(("columns", "lanes", "contexts", "words"), [(1, 1, 1, 1), (3, 5, 4, 6), (2, 8, 8, 16)])
-def test_column_load(columns, lanes, contexts, words):
-    dut = ColumnLoad(columns=columns, lanes=lanes, contexts=contexts, words=words)
-    elements = [(0, (c * words + w) * lanes + e, c, w, e)
-                for c in range(columns) for w in range(words) for e in range(lanes)]  # fmt: skip
-    elements += [(1, (k * columns + c) * 4 + e, c, k, e)
-                 for k in range(contexts) for c in range(columns) for e in range(4)]  # fmt: skip
-    random.Random(6).shuffle(elements)
+@pytest.mark.parametrize(
+    ("columns", "lanes", "contexts", "words", "at_once"),
+    [(1, 1, 1, 1, 1), (3, 5, 4, 6, 1), (2, 6, 2, 5, 2), (2, 8, 8, 16, 4), (3, 16, 4, 9, 8)],
+)
+def test_column_load(columns, lanes, contexts, words, at_once):
+    rng = random.Random(6)
+    dut = ColumnLoad(columns=columns, lanes=lanes, contexts=contexts, words=words, elements=at_once)
+    size = min(at_once, 4)
+    groups = [(0, (c * words + w) * lanes + e, c, w, e)
+              for c in range(columns) for w in range(words) for e in range(0, lanes, at_once)]  # fmt: skip
+    groups += [(1, (k * columns + c) * 4 + e, c, k, e)
+               for k in range(contexts) for c in range(columns) for e in range(0, 4, size)]  # fmt: skip
+    rng.shuffle(groups)
+    masks = [rng.randrange(1 << (size if context else at_once)) for context, *_ in groups]
 
     async def bench(ctx):
-        for i in range(len(elements) + dut.LATENCY):
-            ctx.set(dut.i.en, i < len(elements))
-            if i < len(elements):
-                ctx.set(dut.i.context, elements[i][0])
-                ctx.set(dut.i.element, elements[i][1])
-                ctx.set(dut.i.data, i)
+        for i in range(len(groups) + dut.LATENCY):
+            ctx.set(dut.i.mask, masks[i] if i < len(groups) else 0)
+            if i < len(groups):
+                ctx.set(dut.i.context, groups[i][0])
+                ctx.set(dut.i.element, groups[i][1])
+                for e in range(at_once):
+                    ctx.set(dut.i.data[e], 8 * i + e)
             if i >= dut.LATENCY:
-                context, _, column, word, element = elements[i - dut.LATENCY]
+                before = i - dut.LATENCY
+                context, _, column, word, first = groups[before]
                 assert ctx.get(dut.contexts) == (1 << column if context else 0)
                 assert ctx.get(dut.memories) == (0 if context else 1 << column)
-                assert (ctx.get(dut.word), ctx.get(dut.element), ctx.get(dut.data)) == (word, element, i - dut.LATENCY)
+                assert (ctx.get(dut.word), ctx.get(dut.mask)) == (word, masks[before] << first)
+                assert [ctx.get(dut.data[e]) for e in range(at_once)] == [8 * before + e for e in range(at_once)]
             await ctx.tick()
+        assert ctx.get(dut.mask) == 0
 
     sim = Simulator(dut)
     sim.add_clock(1e-6)

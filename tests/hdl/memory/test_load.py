@@ -17,18 +17,19 @@ FIELDS = {"n1": 1, "n2": 1, "n3": 1}
 class Bed:
     """Engine with models around it; `spad` collects bytes by (bank, address, byte), `elements` by (dest, number)."""
 
-    def __init__(self, *, banks: int, words: int, word: int, axi: int, burst: int, seed: int) -> None:
+    def __init__(self, *, banks: int, words: int, word: int, axi: int, burst: int, seed: int, at_once: int = 1) -> None:
         print("seed", seed)
         self.rng = random.Random(seed)
         self.banks, self.words, self.word, self.axi = banks, words, word, axi
         self.memory = self.rng.randbytes(1 << 15)
         self.dut = LoadEngine(
             axi_bytes=axi, burst_beats=burst, outstanding=16, data_beats=8 * burst, banks=banks, words=words,
-            word_bytes=word, column_elements=300, context_elements=40, kc_elements=20,
+            word_bytes=word, column_elements=304, context_elements=40, kc_elements=20, load_elements=at_once,
         )  # fmt: skip
         self.reader = Reader(memory=self.memory, beat=axi, burst_beats=burst, outstanding=16, rng=self.rng)
         self.refuse = 0.0
         self.spad: dict[tuple[int, int, int], int] = {}
+        self.at_once = at_once
         self.elements: dict[tuple[Dest, int], int] = {}
         self.writes = 0
 
@@ -42,10 +43,10 @@ class Bed:
                 ctx.set(request.ready, self.rng.random() >= self.refuse)
                 _, _, ready, valid, item, *elements = await ctx.tick().sample(
                     *(request.ready, request.valid, request.payload),
-                    *(dut.column.en, dut.column.context, dut.column.element, dut.column.data),
+                    *(dut.column.mask, dut.column.context, dut.column.element, dut.column.data.as_value()),
                     *(dut.kc.en, dut.kc.element, dut.kc.data),
                 )
-                column, context, *column_write = elements[:4]
+                mask, context, first, column_data = elements[:4]
                 kc, *kc_write = elements[4:]
                 if ready and valid:
                     assert item.ka == 0
@@ -53,8 +54,12 @@ class Bed:
                     for i in range(self.word):
                         if item.mask >> i & 1:
                             self.spad[item.bank, item.addr, i] = item.data >> 8 * i & 0xFF
-                if column:
-                    self.element(Dest.CONTEXT if context else Dest.COLUMN, *column_write)
+                if mask:
+                    assert first % (min(self.at_once, 4) if context else self.at_once) == 0
+                for i in range(self.at_once):
+                    if mask >> i & 1:
+                        value = column_data >> 32 * i & 0xFFFFFFFF
+                        self.element(Dest.CONTEXT if context else Dest.COLUMN, first + i, value)
                 if kc:
                     self.element(Dest.KC, *kc_write)
 
@@ -122,24 +127,62 @@ def test_scratchpad(banks: int, word: int, axi: int, burst: int, stall: float) -
     assert fetched == {100 + i for i, c in enumerate(commands) if not c["fill"]}
 
 
-@pytest.mark.parametrize("word,axi", [(4, 4), (8, 16), (16, 8)])
-def test_elements(word: int, axi: int) -> None:
-    bed = Bed(banks=2, words=64, word=word, axi=axi, burst=8, seed=word + axi)
-    bed.reader.stall = 0.2
+@pytest.mark.parametrize(
+    "word,axi,at_once",
+    [(4, 4, 1), (8, 16, 1), (16, 8, 2), (4, 32, 2), (16, 16, 4), (4, 16, 4), (16, 32, 8), (4, 64, 8)],
+)
+@pytest.mark.parametrize("stall", [0.0, 0.2])
+def test_elements(word: int, axi: int, at_once: int, stall: float) -> None:
+    bed = Bed(banks=2, words=64, word=word, axi=axi, burst=8, seed=word + axi, at_once=at_once)
+    bed.reader.stall = stall
     commands = [
         {"dest": Dest.COLUMN, "ddr": 404, "n0": 40, "n1": 3, "s1": 64, "d1": 12, "element": 7, "pix_bytes": 9, "c0": 3},
         {"dest": Dest.CONTEXT, "ddr": 1000, "n0": 160, "pix_bytes": 1, "element": 0},
         {"dest": Dest.KC, "ddr": 800, "n0": 16, "n1": 2, "s1": 20, "d1": 6, "pix_bytes": 1, "element": 10},
     ]
+    start = 48
+    while start < 290:  # short and long segments that begin and end anywhere in a group
+        size, count = bed.rng.choice([1, 2, 3, 5, 8, 17]), bed.rng.randrange(1, 3)
+        ddr, step = 4 * bed.rng.randrange(9, 1000), size + bed.rng.randrange(3)
+        command = {"ddr": ddr, "n0": 4 * size, "n1": count, "s1": bed.rng.choice([4 * size, 300, -36]), "d1": step}
+        if start + count * step <= 304:
+            commands.append({"dest": Dest.COLUMN, "element": start, "pix_bytes": 1, **command})
+        start += count * step
     driver = bed.run(commands)
     assert driver.error is None and not bed.spad
     expected = {}
     for c in commands:
-        for address, start, j in bed.bytes_of(c):
+        for address, first, j in bed.bytes_of(c):
             if j % 4 == 0:
-                at = c["element"] + start + j // 4
+                at = c["element"] + first + j // 4
                 expected[Dest(c["dest"]), at] = int.from_bytes(bed.memory[address : address + 4], "little")
     assert bed.elements == expected
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 8])
+@pytest.mark.parametrize("dest,element,count", [(Dest.COLUMN, 0, 304), (Dest.COLUMN, 1, 302), (Dest.CONTEXT, 0, 40)])
+def test_element_rate(at_once: int, dest: Dest, element: int, count: int) -> None:
+    """A group of elements a cycle, and a constant, with a latency of 60 cycles."""
+    bed = Bed(banks=2, words=64, word=16, axi=4 * at_once, burst=16, seed=5, at_once=at_once)
+    bed.reader.latency = 60
+    driver = bed.run([{"dest": dest, "ddr": 4, "n0": 4 * count, "element": element, "pix_bytes": 1}])
+    assert len(bed.elements) == count
+    group = min(at_once, 4) if dest is Dest.CONTEXT else at_once
+    groups = (element + count - 1) // group - element // group + 1
+    print("overhead", driver.cycles - groups)
+    assert driver.cycles <= groups + 60 + 15, driver.cycles
+
+
+@pytest.mark.parametrize(
+    "dest,element,outside", [(Dest.COLUMN, 301, 304), (Dest.COLUMN, 309, 309), (Dest.CONTEXT, 37, 40), (Dest.KC, 3, 20)]
+)
+@pytest.mark.parametrize("at_once", [4, 8])
+def test_elements_outside(dest: Dest, element: int, outside: int, at_once: int) -> None:
+    """The elements before the first one outside are written."""
+    bed = Bed(banks=2, words=64, word=16, axi=32, burst=8, seed=6, at_once=at_once)
+    driver = bed.run([{"dest": dest, "ddr": 8, "n0": 80, "element": element, "pix_bytes": 1}])
+    assert driver.error == (Cause.RANGE, 100, outside)
+    assert sorted(bed.elements) == [(dest, number) for number in range(element, outside)]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +192,11 @@ def test_elements(word: int, axi: int) -> None:
         ({"n0": 64, "pix_bytes": 16, "d1": -1, "n1": 2}, (Cause.RANGE, None)),
         ({"n0": 64, "pix_bytes": 16, "d1": 1 << 18, "n1": 65535}, (Cause.RANGE, None)),
         ({"n0": 16, "pix_bytes": 16, "c0": 65520, "plane": 65535}, (Cause.RANGE, None)),
-        ({"n0": 16, "pix_bytes": 4, "dest": Dest.COLUMN, "element": 297}, (Cause.RANGE, 300)),
+        ({"n0": 16, "pix_bytes": 4, "dest": Dest.COLUMN, "element": 301}, (Cause.RANGE, 304)),
+        (
+            {"n0": 16, "pix_bytes": 4, "dest": Dest.COLUMN, "element": 1, "n1": 2, "d1": -3},
+            (Cause.RANGE, (1 << 24) - 2),
+        ),
         ({"n0": 16, "pix_bytes": 4, "dest": Dest.CONTEXT, "element": 40}, (Cause.RANGE, 40)),
         ({"n0": 16, "pix_bytes": 4, "dest": Dest.CONTEXT, "ddr": 66}, (Cause.ALIGN, 66)),
         ({"n0": 16, "pix_bytes": 4, "dest": Dest.KC, "element": 17}, (Cause.RANGE, 20)),
@@ -159,7 +206,7 @@ def test_elements(word: int, axi: int) -> None:
     ],
 )
 def test_errors(command: dict[str, int], error: tuple[Cause, int | None]) -> None:
-    bed = Bed(banks=2, words=64, word=16, axi=16, burst=8, seed=3)
+    bed = Bed(banks=2, words=64, word=16, axi=16, burst=8, seed=3, at_once=4)
     driver = bed.run([{"n0": 64, "pix_bytes": 16}, command])
     cause, index, address = driver.error
     assert (cause, index) == (error[0], 101)
