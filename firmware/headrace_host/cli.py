@@ -1,4 +1,4 @@
-"""The command line: machines, run, demo, bench, precision, verilog, asm and disasm."""
+"""The command line: machines, run, demo, bench, precision, inspect, verilog, asm and disasm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.network import compile_graph
 from headrace_host.errors import DeviceError, HostError
 from headrace_host.files import write_bytes, write_json
-from headrace_host.models.fetch import fetch_cifar10, fetch_imagenet, fetch_resnet8, fetch_visual_wake_words
+from headrace_host.inspection import Inspection
+from headrace_host.models.fetch import (
+    fetch_cifar10,
+    fetch_imagenet,
+    fetch_resnet8,
+    fetch_smollm2,
+    fetch_visual_wake_words,
+)
+from headrace_host.models.gguf.importer import load_gguf
 from headrace_host.models.graph import Graph
 from headrace_host.models.tflite_import import load_tflite
 from headrace_host.precision.choose import BUDGET, Choice, Lowered, choose
@@ -324,6 +332,25 @@ def _precisions(name: str) -> list[Precision]:
     if name not in Precision.__members__:
         raise HostError(f"precision '{name}' does not exist here; choose A8W8, A8W4, A4W4 or all")
     return [Precision[name]]
+
+
+@app.command()
+@_guarded
+def inspect(
+    model: Annotated[str, typer.Argument(help="A .gguf file, or 'smollm2' (fetched at first use).")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Show what a language model consists of, in its file and on the machine.
+
+    Example: headrace inspect smollm2
+    """
+    with err.status("Converting weights"):
+        found = Inspection.of(load_gguf(fetch_smollm2() if model == "smollm2" else Path(model)))
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+        return
+    out.print(found.table())
+    out.print(found.summary(), highlight=False)
 
 
 @app.command()

