@@ -51,12 +51,12 @@ def rsqrt(x: Values) -> Values:
 
 def exp(x: Values) -> Values:
     """e^x: 8 intervals of 2^f, linear between; 0 below 2^-126, held at 2^127."""
-    y = np.minimum(x * _LOG2_E, F(127))
+    y = np.clip(x * _LOG2_E, F(-1000), F(127))
     whole = np.floor(y)
     steps = (y - whole) * F(8)
     i = np.minimum(steps.astype(int), 7)
     value = _POWERS[i] + (steps - i.astype(F)) * (_POWERS[i + 1] - _POWERS[i])
-    return _scaled(value, np.maximum(whole, F(-1000)).astype(int))
+    return _scaled(value, whole.astype(int))
 
 
 def total(x: Values) -> Values:
@@ -95,15 +95,23 @@ def shifts(largest: Values, row: Values) -> NDArray[np.int32]:
     return np.sum(fits, axis=0, dtype=np.int32)
 
 
-def quantise(x: Values, floor: float = 1e-12, *, shifted: bool = True) -> tuple[Codes, NDArray[np.int32], Values]:
-    """Codes of rows (last axis, a multiple of 32), ka of their groups (0 unless ``shifted``), scales of rows."""
+def quantise(x: Values, floor: float = 1e-12) -> tuple[Codes, NDArray[np.int32], Values]:
+    """Codes of rows (last axis, a multiple of 32), ka of their groups, scales of rows."""
     grouped = np.abs(x).reshape(*x.shape[:-1], -1, GROUP).max(axis=-1)
     a = np.maximum(grouped.max(axis=-1), F(floor))
-    s = round_up(a / F(127))
-    ka = shifts(grouped, a) if shifted else np.zeros(grouped.shape, np.int32)
+    s, ka = round_up(a / F(127)), shifts(grouped, a)
     steps = np.ldexp(recip(s)[..., None], ka)
-    codes = np.clip(np.rint(x * steps.repeat(GROUP, axis=-1)), -127, 127)
-    return codes.astype(np.int8), ka, s
+    return _codes(x, steps.repeat(GROUP, axis=-1)), ka, s
+
+
+def quantise_heads(x: Values) -> tuple[Codes, Values]:
+    """Codes of heads (last axis) without shifts, and their scales."""
+    s = round_up(np.maximum(np.abs(x).max(axis=-1), F(1e-12)) / F(127))
+    return _codes(x, recip(s)[..., None]), s
+
+
+def _codes(x: Values, steps: Values) -> Codes:
+    return np.clip(np.rint(x * steps), -127, 127).astype(np.int8)
 
 
 def _shift_right(x: Sums, n: NDArray[np.int32]) -> Sums:
@@ -183,7 +191,7 @@ class Emulation:
         query = self.rotate(self.project(layer.query, n).reshape(tokens, d.heads, d.head_width))
         key = self.rotate(self.project(layer.key, n).reshape(tokens, d.kv_heads, d.head_width))
         value = self.project(layer.value, n).reshape(tokens, d.kv_heads, d.head_width)
-        (q, _, sq), (k, _, sk), (v, _, sv) = (quantise(t, shifted=False) for t in (query, key, value))
+        (q, sq), (k, sk), (v, sv) = (quantise_heads(t) for t in (query, key, value))
         out = np.empty(query.shape, F)
         for head in range(d.heads):
             group = head // shared

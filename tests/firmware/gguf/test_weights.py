@@ -114,19 +114,6 @@ def test_q6_k(tmp_path: Path) -> None:
     assert relative_error(machine_dense(weights), found.dense()) < 0.02
 
 
-def test_rows_rule() -> None:
-    values = normal(9)
-    values[3] = 0
-    values[4, 0] = 127.5  # the scale rounds up
-    found = from_rows(values)
-    for row, codes, scale in zip(values, found.codes, found.scale):
-        largest = np.abs(row).max() / F(127)
-        bits = (int(largest.view(np.uint32)) + 0xFFFF) & 0xFFFF0000
-        expected = np.uint32(bits).view(F) if largest else F(1)
-        assert scale == expected and codes.tolist() == [int(np.rint(w / expected)) for w in row]
-    assert np.abs(found.codes).max() <= 127 and not found.codes[3].any()
-
-
 def test_bits() -> None:
     grouped = nearest_four_bit(normal(10)).grouped()
     assert machine_bits(grouped) == ROWS * (INPUTS * 4 + INPUTS // 32 * 16 + 16 + 3)
