@@ -118,7 +118,10 @@ class _Importer:
         exponents = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
         frequencies = np.float32(self._number("rope.freq_base", 10000.0)) ** -exponents
         if "rope_freqs.weight" in self._left:
-            frequencies = frequencies / self._vector("rope_freqs.weight", width // 2)
+            factors = self._vector("rope_freqs.weight", width // 2)
+            if (factors <= 0).any():
+                raise self._metadata.error(f"tensor 'rope_freqs.weight' is not positive; {_AGAIN}")
+            frequencies = frequencies / factors
         return Rotary(pairs=_PAIRS[self._architecture], frequencies=frequencies.astype(np.float32))
 
     def _layer(self, prefix: str) -> Layer:
