@@ -10,8 +10,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from headrace.config import machine
-from headrace_host.benches import ConvCase, conv_cases, gemm_cases
+from headrace.config import Precision, machine
+from headrace_host.benches import conv_cases, gemm_cases
 from headrace_host.compiler.network import compile_graph
 from headrace_host.device import open_device
 from headrace_host.errors import DeviceError
@@ -92,12 +92,33 @@ def test_visual_wake_words_on_tiny(wake_words: Graph, photographs: list[Path]) -
     run(wake_words, "tiny", next(samples(wake_words, photographs)))
 
 
-@pytest.mark.regress
+UTILISATION = {  # of the precision's own peak, at least: in A8W8, A8W4, A4W4
+    "gemm-256x256x256": (0.97, 0.955, 0.92),
+    "gemm-256x256x256-scales": (0.97, 0.95, 0.915),
+    "gemm-197x250x83": (0.84, 0.79, 0.71),
+    "conv-3x3s1-64-64-56x56": (0.99, 0.99, 0.985),
+    "conv-3x3s2-64-64-56x56": (0.98, 0.975, 0.955),
+    "conv-1x1s1-256-64-28x28": (0.97, 0.925, 0.86),
+    "depthwise-3x3s1-64-56x56": (0.25,),
+    "depthwise-3x3s2-64-56x56": (0.10,),
+}
+CASES = {case.name: case for case in (*gemm_cases(256, 256, 256), *conv_cases(1))}
+QUICK = {("gemm-256x256x256-scales", Precision.A4W4), ("depthwise-3x3s1-64-56x56", Precision.A8W8)}
+
+
 @pytest.mark.parametrize(
-    ("case", "least"),
-    [(gemm_cases(256, 256, 256)[0], 0.97), *zip(conv_cases(1), (0.99, 0.98, 0.97), strict=True)],
-    ids=lambda value: getattr(value, "name", ""),
+    ("name", "precision"),
+    [
+        pytest.param(name, precision, marks=() if (name, precision) in QUICK else pytest.mark.regress)
+        for name, least in UTILISATION.items()
+        for precision in list(Precision)[: len(least)]
+    ],
 )
-def test_bench_utilisation_on_base(case: ConvCase, least: float) -> None:
+def test_bench_utilisation_on_base(name: str, precision: Precision) -> None:
+    case = replace(CASES[name], precision=precision)
     session = run(case.graph(), "base", case.sample())
-    assert total_cost(session.model, session.runs).mac_utilization > least
+    assert total_cost(session.model, session.runs).mac_utilization > UTILISATION[name][precision]
+
+
+def test_every_bench_has_its_figure() -> None:
+    assert CASES.keys() == UTILISATION.keys()

@@ -91,11 +91,12 @@ def test_unknown_opcode(rtl: RtlMachine) -> None:
     ("name", "field", "value"),
     [
         ("LOAD", "n0", 0),
-        ("LOAD", "dest", 3),
+        ("MAC", "mode", 3),
         ("STORE", "base", CONFIG.bank_words),
         ("MAC", "t_count", CONFIG.accs + 1),
         ("EPILOGUE", "ctx", CONFIG.contexts),
-        ("VECTOR", "x_type", 5),
+        ("VECTOR", "x_type", 6),
+        ("EPILOGUE", "out_type", 7),
         ("WEIGHT", "entries", 0),
     ],
 )

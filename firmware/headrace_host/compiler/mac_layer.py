@@ -10,9 +10,9 @@ from headrace.config import Precision
 from headrace.isa import DType
 from headrace_host.compiler.constants import ConstantStore, DdrImage, Installed, Vectors
 from headrace_host.compiler.layout import View
-from headrace_host.compiler.mac_plan import MacLayer, MacPlan, OutOfScratchpad, interleave, plan_layer
+from headrace_host.compiler.mac_plan import MacLayer, MacPlan, interleave, plan_layer
 from headrace_host.compiler.mapping import pack_layer
-from headrace_host.compiler.operands import Fetched, Memory, Sink, Source
+from headrace_host.compiler.operands import Fetched, Memory, OutOfScratchpad, Sink, Source
 from headrace_host.compiler.packing import element_bytes
 from headrace_host.compiler.programs import place, requantise_steps
 from headrace_host.compiler.stream import Access, Planned

@@ -12,16 +12,12 @@ from headrace.config import Precision
 from headrace.isa import DType
 from headrace_host.compiler.layout import tensor_words
 from headrace_host.compiler.mapping import Mapping, map_layer
-from headrace_host.compiler.operands import Location, Memory, packed_pixels
+from headrace_host.compiler.operands import Location, Memory, OutOfScratchpad, packed_pixels
 from headrace_host.compiler.tiling import ConvShape, growing_strips, shrinking_strips, strip_rows
 from headrace_host.models.graph import GroupScales
 from headrace_host.quantise import AddConstants, RequantConstants
 
-__all__ = ["MacLayer", "MacPlan", "OutOfScratchpad", "interleave", "plan_layer"]
-
-
-class OutOfScratchpad(Exception):
-    """A layer found no room for its strip buffers; the compiler then moves a tensor to DDR and starts again."""
+__all__ = ["MacLayer", "MacPlan", "interleave", "plan_layer"]
 
 
 @dataclass(eq=False, kw_only=True)

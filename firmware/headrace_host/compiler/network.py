@@ -13,9 +13,9 @@ from headrace_host.allocate import DdrAllocator, ScratchpadAllocator
 from headrace_host.compiler.constants import ConstantStore, DdrImage
 from headrace_host.compiler.encode import encode_command
 from headrace_host.compiler.fuse import MacNode, Unit, VectorNode, Work, absorb_unsigned, plan_work
-from headrace_host.compiler.mac_layer import MacLayer, MacLowering, OutOfScratchpad
+from headrace_host.compiler.mac_layer import MacLayer, MacLowering
 from headrace_host.compiler.model import Binding, CompiledModel, Layer, Window
-from headrace_host.compiler.operands import Location, Memory
+from headrace_host.compiler.operands import Location, Memory, OutOfScratchpad
 from headrace_host.compiler.packing import FOLD_PIXEL_BYTES, element_bytes, entry_bytes, fold_taps
 from headrace_host.compiler.shapes import element_type, mac_shape, precision_of
 from headrace_host.compiler.stream import DDR_GRANULE, Planned, Recorder, TokenAssigner, schedule

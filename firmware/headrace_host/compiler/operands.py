@@ -10,6 +10,10 @@ from headrace_host.compiler.layout import View, make_view, tensor_words
 from headrace_host.compiler.stream import DDR_GRANULE, STRIP_LAYERS, Access, Recorder, Space
 
 
+class OutOfScratchpad(Exception):
+    """An operation found no room for its buffers; the compiler then moves a tensor to DDR and starts again."""
+
+
 @dataclass(eq=False)
 class Location:
     """Where a tensor of ``pixels`` by ``channels`` bytes lives: DDR (dense NHWC), the scratchpad, or both.
@@ -90,6 +94,13 @@ class Memory:
             return None
         self._buffers.append(region)
         return make_view(self.config, region.start, pixels, channels, shift)
+
+    def scratch(self, name: str, pixels: int, channels: int, *, prefer: int) -> View:
+        """A buffer as `buffer` gives, for operation ``name``; raises `OutOfScratchpad` when there is no room."""
+        view = self.buffer(pixels, channels, 0, prefer=prefer)
+        if view is None:
+            raise OutOfScratchpad(name)
+        return view
 
     def window(self, location: Location, least: int, *, prefer: int) -> View | None:
         """A buffer for as many pixels of ``location`` as there is room for; None when that is less than ``least``."""

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from headrace.isa import DataflowOp, DType, Reduce, Source
 from headrace_host.compiler.constants import ConstantStore
 from headrace_host.compiler.layout import View
-from headrace_host.compiler.mac_plan import OutOfScratchpad
-from headrace_host.compiler.operands import Location, Memory
+from headrace_host.compiler.operands import Location, Memory, OutOfScratchpad
 from headrace_host.compiler.programs import Step, place
 from headrace_host.compiler.vector_pass import INT8, Codes, Stream, emit_pass
 from headrace_host.errors import CompileError
@@ -99,7 +98,9 @@ class SoftmaxLowering:
     def emit(self, table: NDArray[np.float32]) -> None:
         """All commands; ``table`` holds the exponentials."""
         config, bits = self._memory.config, sum_bits(self._classes)
-        largest, inverse, distance = self._buffer(4), self._buffer(4), self._buffer(self._classes)
+        largest, inverse, distance = (
+            self._memory.scratch(self._name, self._rows, width, prefer=1) for width in (4, 4, self._classes)
+        )
         reduce = Step(op=DataflowOp.PASS, reduce=Reduce.MAX, repeat=self._classes)
         self._pass([reduce], (self._source, DType.I8), (largest, DType.B32))
         subtract = Step(op=DataflowOp.ISUB, a=Source.Y, b=Source.X)
@@ -113,12 +114,6 @@ class SoftmaxLowering:
         scores = score_steps(config.columns, table, bits)
         self._pass(scores, (distance, DType.U8), (self._output, DType.I8), y=inverse, codes=Codes(-128))
         self._memory.release_buffers()
-
-    def _buffer(self, width: int) -> View:
-        view = self._memory.buffer(self._rows, width, 0, prefer=1)
-        if view is None:
-            raise OutOfScratchpad(self._name)
-        return view
 
     def _pass(
         self,

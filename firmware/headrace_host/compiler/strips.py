@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from headrace_host.compiler.layout import View, tensor_words
-from headrace_host.compiler.mac_plan import OutOfScratchpad
-from headrace_host.compiler.operands import Location, Memory, Sink, Source
+from headrace_host.compiler.operands import Location, Memory, OutOfScratchpad, Sink, Source
 
 
 @dataclass(frozen=True)

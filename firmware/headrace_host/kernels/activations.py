@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from headrace.isa import DataflowOp, DType, Reduce, Source
 from headrace_host.compiler.constants import ConstantStore
 from headrace_host.compiler.layout import View
-from headrace_host.compiler.mac_plan import OutOfScratchpad
 from headrace_host.compiler.operands import Memory
 from headrace_host.compiler.packing import GROUP_CODES
 from headrace_host.compiler.programs import Step, place
@@ -159,9 +158,9 @@ class ActivationQuantiser:
             raise CompileError(f"'{self._name}': {codes.channels} channels are not groups of {GROUP_CODES}")
         near = self._sub_bank(source)
         # Both streams of a pass should come from different sub-banks; that matters most for the codes.
-        steps = self._buffer(rows, 2 * lanes * groups, 1 - near)
-        packed = self._buffer(rows, 2 * (groups + lanes - 1), 1 - near)
-        largest = self._buffer(rows, 4 * lanes, 1 - self._sub_bank(packed))
+        steps = self._memory.scratch(self._name, rows, 2 * lanes * groups, prefer=1 - near)
+        packed = self._memory.scratch(self._name, rows, 2 * (groups + lanes - 1), prefer=1 - near)
+        largest = self._memory.scratch(self._name, rows, 4 * lanes, prefer=1 - self._sub_bank(packed))
         word, row_beats = self._memory.config.word_bytes, -(-groups // lanes)
 
         x = _Operand(source, DType.BF16, 2 * lanes, 2 * GROUP_CODES, 2 * GROUP_CODES)
@@ -184,12 +183,6 @@ class ActivationQuantiser:
 
     def _sub_bank(self, view: View) -> int:
         return view.base // (self._memory.config.bank_words // 2)
-
-    def _buffer(self, rows: int, width: int, prefer: int) -> View:
-        view = self._memory.buffer(rows, width, 0, prefer=prefer)
-        if view is None:
-            raise OutOfScratchpad(self._name)
-        return view
 
     def _pass(
         self,
