@@ -6,9 +6,10 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from headrace.dataflow.exponential import exponential
 from headrace.dataflow.fp import INFINITY, QUIET_NAN, bundle, copy, flushed, signals
 from headrace.dataflow.lane_control import LaneHalf
-from headrace.dataflow.reciprocal import reciprocal
+from headrace.dataflow.reciprocal import reciprocal, reciprocal_root
 from headrace.isa import DataflowOp
 
 __all__ = ["AddPath"]
@@ -139,21 +140,36 @@ class AddPath(wiring.Component):
                 m.d.comb += picked.eq(a ^ b)
             with m.Case(DataflowOp.FRCP):
                 m.d.comb += picked.eq(reciprocal(a, self.fa))
-            with m.Case(DataflowOp.FMIN, DataflowOp.FMAX):
-                left, right = Signal(32), Signal(32)
-                key_a, key_b = Signal(signed(32)), Signal(signed(32))
-                m.d.comb += [
-                    left.eq(flushed(a, self.fa)),
-                    right.eq(flushed(b, self.fb)),
-                    # fp32 is sign and magnitude: inverting the magnitude of negative numbers orders it as integers.
-                    key_a.eq(Cat(left[:31] ^ a[31].replicate(31), a[31])),
-                    key_b.eq(Cat(right[:31] ^ b[31].replicate(31), b[31])),
-                    picked.eq(Mux((key_b < key_a) ^ (op == DataflowOp.FMAX), right, left)),
-                ]
-                with m.If(self.fa.nan | self.fb.nan):
-                    m.d.comb += picked.eq(QUIET_NAN)
+            with m.Case(DataflowOp.ILT):
+                m.d.comb += picked.eq((a.as_signed() < b.as_signed()).replicate(32))
+            with m.Case(DataflowOp.EXP2):
+                m.d.comb += picked.eq(exponential(m, a))
+            with m.Case(DataflowOp.FRSQ):
+                m.d.comb += picked.eq(reciprocal_root(m, a, self.fa))
+            with m.Case(DataflowOp.FMIN, DataflowOp.FMAX, DataflowOp.FLT):
+                self._compare(m, picked)
             with m.Default():
                 m.d.comb += picked.eq(a)
+
+    def _compare(self, m: Module, picked: Signal) -> None:
+        """FMIN, FMAX, FLT."""
+        op, a, b, fa, fb = self.control.op_0, self.a, self.b, self.fa, self.fb
+        left, right = Signal(32), Signal(32)
+        key_a, key_b, nan = Signal(signed(32)), Signal(signed(32)), Signal()
+        m.d.comb += [
+            left.eq(flushed(a, fa)),
+            right.eq(flushed(b, fb)),
+            # fp32 is sign and magnitude: inverting the magnitude of negative numbers orders it as integers.
+            key_a.eq(Cat(left[:31] ^ a[31].replicate(31), a[31])),
+            key_b.eq(Cat(right[:31] ^ b[31].replicate(31), b[31])),
+            nan.eq(fa.nan | fb.nan),
+        ]
+        with m.If(op == DataflowOp.FLT):
+            m.d.comb += picked.eq(((key_a < key_b) & ~nan & ~(fa.zero & fb.zero)).replicate(32))
+        with m.Elif(nan):
+            m.d.comb += picked.eq(QUIET_NAN)
+        with m.Else():
+            m.d.comb += picked.eq(Mux((key_b < key_a) ^ (op == DataflowOp.FMAX), right, left))
 
     def _finish(self, m: Module, total: Signal, tail: Any) -> None:
         """Normalise the sum, or take the integer out of it."""

@@ -40,6 +40,11 @@ class Lane(wiring.Component):
     `IAND`      a & b, `IOR` a | b, `IXOR` a ^ b
     `ISHL`      a << (b & 31)
     `FRCP`      1 / a to three bits: see `headrace.dataflow.reciprocal`
+    `ILT`       -1 if a < b as signed integers, else 0
+    `FLT`       -1 if a < b, else 0, with -0 equal to +0; 0 if either is NaN
+    `EXP2`      2**(a / 2**11) as fp32: see `headrace.dataflow.exponential`
+    `FRSQ`      1 / sqrt(a) to three bits: see `headrace.dataflow.reciprocal`
+    others      a
     =========== ================================================================================
     """
 

@@ -7,14 +7,17 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from headrace.dataflow.fp import Unpacked, Unrounded
-from headrace.isa import DataflowOp
+from headrace.isa import CONTEXT_FIELDS, DataflowOp
 
 __all__ = ["LaneControl", "LaneHalf", "LaneStages"]
+
+# Every code a context can hold, also those without an operation.
+_OP_BITS = next(f.width for f in CONTEXT_FIELDS if f.name == "op")
 
 # Control of every stage of a lane; the number is the stage, which is the age of the operation in cycles.
 LaneStages = wiring.Signature(
     {
-        "op_0": Out(DataflowOp),
+        "op_0": Out(_OP_BITS),
         "shift_0": Out(5),
         "add_0": Out(1),  # an operation of the adding half
         "multiply_0": Out(1),  # FMUL, IMUL, IDIVR
@@ -51,7 +54,7 @@ class LaneControl(wiring.Component):
     """Decodes the operation of stage 0 and carries what the later stages need. Without `en` all stages idle."""
 
     def __init__(self) -> None:
-        super().__init__({"en": In(1), "op": In(DataflowOp), "shift": In(5), "o": Out(LaneStages)})
+        super().__init__({"en": In(1), "op": In(_OP_BITS), "shift": In(5), "o": Out(LaneStages)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -40,6 +40,10 @@ class DataflowOp(IntEnum):
     IXOR = 18
     ISHL = 19  # a << (b & 31), low 32 bits
     FRCP = 20  # first approximation of 1 / a, see the architecture manual
+    ILT = 21  # -1 if a < b, else 0
+    FLT = 22  # -1 if a < b, else 0; -0 equals +0, false with a NaN
+    EXP2 = 23  # fp32 2^(a / 2^11) of an integer a, interpolated, see the architecture manual
+    FRSQ = 24  # first approximation of 1 / sqrt(a), see the architecture manual
 
 
 class Source(IntEnum):
@@ -71,7 +75,7 @@ class Reduce(IntEnum):
 
 CONTEXT_FIELDS: tuple[Field, ...] = pack(
     (
-        Field(name="op", width=6, doc="lane operation", enum=DataflowOp),
+        Field(name="op", width=6, doc="lane operation; codes without a name are PASS", enum=DataflowOp),
         Field(name="a", width=2, doc="operand a", enum=Source),
         Field(name="b", width=2, doc="operand b", enum=Source),
         Field(name="dst", width=1, doc="0: the result replaces x, 1: it replaces y; the other passes on"),

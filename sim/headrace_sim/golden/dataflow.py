@@ -7,7 +7,7 @@ import numpy as np
 from headrace.config import NpuConfig
 from headrace.isa import CONTEXT_FIELDS, CONTEXT_WORDS, Cause, DataflowOp, MemIndex, Reduce, Source
 
-from .errors import Fault, SequenceError
+from .errors import Fault
 from .lane import lane_op
 
 __all__ = ["Beats", "DataflowArray"]
@@ -97,7 +97,6 @@ class DataflowArray:
 
         Raises:
             Fault: RANGE with the word address of a column memory.
-            SequenceError: for an operation that does not exist.
         """
         for sub_pass in range(wraps + 1):
             for column in range(self._columns):
@@ -105,11 +104,8 @@ class DataflowArray:
         return beats
 
     def _column(self, column: int, c: _Context, beats: Beats) -> Beats:
-        if c.op not in DataflowOp.__members__.values():
-            raise SequenceError(f"column {column}: operation {c.op} does not exist")
-        result = lane_op(
-            DataflowOp(c.op), self._operand(column, c, c.a, beats), self._operand(column, c, c.b, beats), c.sh
-        )
+        op = DataflowOp(c.op) if c.op in DataflowOp.__members__.values() else DataflowOp.PASS
+        result = lane_op(op, self._operand(column, c, c.a, beats), self._operand(column, c, c.b, beats), c.sh)
         beats = replace(beats, y=result) if c.dst else replace(beats, x=result)
         if c.reduce == Reduce.NONE:
             return beats

@@ -2,13 +2,29 @@
 
 import numpy as np
 
-__all__ = ["QUIET_NAN", "add", "from_int", "maximum", "minimum", "multiply", "reciprocal", "subtract", "to_int"]
+__all__ = [
+    "QUIET_NAN",
+    "add",
+    "exponential",
+    "from_int",
+    "less",
+    "maximum",
+    "minimum",
+    "multiply",
+    "reciprocal",
+    "reciprocal_root",
+    "subtract",
+    "to_int",
+]
 
 QUIET_NAN = 0x7FC00000
 _EXPONENT = np.int32(0x7F800000)
 _SIGN = np.int32(-0x80000000)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _RECIPROCALS = np.array([241, 216, 195, 178, 164, 152, 141, 132], np.int32)  # of 1 + i/8 .., in 256ths
+_POWERS = np.rint(256 * 2.0 ** (np.arange(9) / 8)).astype(np.int64)  # of 0, 1/8 .. 1, in 256ths
+_MIDDLES = 1 + (np.arange(8) + 0.5) / 8
+_ROOTS = np.rint(256 / np.sqrt([_MIDDLES, 2 * _MIDDLES]))  # reciprocal, in 256ths: exponent even, odd
 
 
 def _flush(bits: np.ndarray) -> np.ndarray:
@@ -62,6 +78,12 @@ def maximum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _pick(a, b, np.maximum)
 
 
+def less(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether a < b."""
+    with np.errstate(all="ignore"):
+        return _values(a) < _values(b)
+
+
 def from_int(a: np.ndarray) -> np.ndarray:
     """int32 to fp32."""
     return a.astype(np.float32).view(np.int32)
@@ -84,3 +106,24 @@ def reciprocal(a: np.ndarray) -> np.ndarray:
     result = np.where(exponent == 0, _EXPONENT, result) | sign
     nan = (a & _MAGNITUDE) > _EXPONENT
     return np.where(nan, np.int32(QUIET_NAN), result).astype(np.int32, copy=False)
+
+
+def exponential(a: np.ndarray) -> np.ndarray:
+    """2^(a / 2^11) of int32, interpolated between eighths; 0 and infinity beyond the normal numbers."""
+    eighth, rest = a >> 8 & 7, (a & 255).astype(np.int64)
+    mantissa = _POWERS[eighth] * 256 + (_POWERS[eighth + 1] - _POWERS[eighth]) * rest
+    whole = np.clip(a >> 11, -200, 200)  # far beyond fp32 either way, within a double
+    with np.errstate(over="ignore", under="ignore"):
+        return _bits(np.ldexp(mantissa / 65536, whole).astype(np.float32))
+
+
+def reciprocal_root(a: np.ndarray) -> np.ndarray:
+    """First approximation of 1 / sqrt(a), from tables of the upper three fraction bits: 8 bits, no rounding."""
+    values = _values(a)
+    usable = np.isfinite(values) & (values > 0)
+    half, above = np.frexp(np.where(usable, values, 1).astype(np.float64))  # half in 1/2 .. 1
+    exponent = above - 1
+    roots = _ROOTS[exponent & 1, np.floor(8 * (2 * half - 1)).astype(np.int64)]
+    result = np.ldexp(roots / 256, -(exponent >> 1))
+    special = np.where(values == 0, np.inf, np.where(values == np.inf, 0.0, np.nan))
+    return _bits(np.where(usable, result, special).astype(np.float32))

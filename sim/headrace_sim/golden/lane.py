@@ -74,5 +74,13 @@ def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: int) -> np.ndar
             return _low32(_wide(a) << (_wide(b) & 31))
         case DataflowOp.FRCP:
             return fp.reciprocal(a)
+        case DataflowOp.ILT:
+            return -(a < b).astype(np.int32)
+        case DataflowOp.FLT:
+            return -fp.less(a, b).astype(np.int32)
+        case DataflowOp.EXP2:
+            return fp.exponential(a)
+        case DataflowOp.FRSQ:
+            return fp.reciprocal_root(a)
         case _:
             assert_never(op)

@@ -16,9 +16,11 @@ INT32 = (-(2**31), 2**31 - 1)
 IMUL_LIMIT = 2**24
 IDIVR_LIMIT = 2**24 - 1
 _INTEGER = {Op.IADD, Op.ISUB, Op.IMUL, Op.IMIN, Op.IMAX, Op.IAND, Op.IOR, Op.IXOR}
-_SWAPPABLE = _INTEGER | {Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX}
-_FLOAT = {Op.F2I, Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX, Op.FRCP}
+_SWAPPABLE = _INTEGER | {Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX, Op.ILT, Op.FLT}
+_FLOAT = {Op.F2I, Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX, Op.FRCP, Op.FLT, Op.FRSQ}
+_OP_CODES = 64  # those beyond the operations are PASS
 _TABLE = 256  # elements of a lane's table
+_INFINITY, _QUIET_NAN = 0x7F800000, 0x7FC00000
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ class _Random:
         a, a_bound = self._stream()
         if op in (Op.IMUL, Op.IDIVR) and a_bound.magnitude > IDIVR_LIMIT:
             op = Op(int(self.rng.choice([Op.IADD, Op.ISHR, Op.FMAX, Op.F2IC])))
-        context: dict[str, int] = {"op": op, "a": a, "dst": int(self.rng.random() < 0.2)}
+        code = int(self.rng.integers(len(Op), _OP_CODES)) if op == Op.PASS and self.rng.random() < 0.5 else op
+        context: dict[str, int] = {"op": code, "a": a, "dst": int(self.rng.random() < 0.2)}
         if self.rng.random() < 0.1:  # no effect without a reduction
             context |= {"across": 1, "repeat": int(self.rng.integers(0, 1 << 16))}
         result, memory = self._operand(context, op, a_bound)
@@ -266,6 +269,12 @@ class _Random:
         if op in (Op.IAND, Op.IOR, Op.IXOR):
             power = 1 << max(v.bit_length() for v in (a.low, a.high, b.low, b.high))
             return _interval(-power, power - 1)
+        if op in (Op.ILT, Op.FLT):
+            return Interval(-1, 0)
+        if op == Op.EXP2:
+            return Interval(0, _INFINITY)
+        if op == Op.FRSQ:
+            return Interval(0, _QUIET_NAN)
         return ANY
 
 

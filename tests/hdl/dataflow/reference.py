@@ -53,6 +53,28 @@ def _reciprocal(bits: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(bits.view(np.float32)), np.uint32(QUIET_NAN), out)
 
 
+def _exponential(bits: np.ndarray) -> np.ndarray:
+    """F * 2^(n - 16), the mantissa F between neighbours of the table, n whole and i, r the fraction."""
+    table = np.array([256, 279, 304, 332, 362, 395, 431, 470, 512], np.int64)
+    value = _signed(bits)
+    n, i, r = value >> 11, value >> 8 & 7, value & 255
+    mantissa = table[i] * 256 + (table[i + 1] - table[i]) * r
+    result = mantissa.astype(np.float64) * 2.0 ** (np.clip(n, -150, 150) - 16)  # exact
+    result = np.where(n < -126, 0.0, np.where(n > 127, np.inf, result))
+    return result.astype(np.float32).view(np.uint32)
+
+
+def _reciprocal_root(bits: np.ndarray) -> np.ndarray:
+    """R / 256 * 2^-floor(e / 2), R by the parity of e and the first three fraction bits."""
+    even = np.array([248, 235, 223, 214, 205, 197, 190, 184], np.float64)
+    odd = np.array([176, 166, 158, 151, 145, 139, 134, 130], np.float64)
+    e, eighth = (bits >> 23 & 0xFF).astype(np.int64) - 127, bits >> 20 & 7
+    value = np.where(e % 2 == 0, even[eighth], odd[eighth]) / 256 * 2.0 ** -(e // 2)
+    value = np.where(f32(bits) == 0, np.inf, np.where(bits == 0x7F800000, 0.0, value))
+    invalid = (f32(bits) < 0) | np.isnan(f32(bits))
+    return np.where(invalid, np.uint32(QUIET_NAN), value.astype(np.float32).view(np.uint32))
+
+
 def _half(bits: np.ndarray) -> np.ndarray:
     return np.asarray(bits, np.uint32).astype(np.uint16).view(np.int16).astype(np.int64)
 
@@ -105,4 +127,12 @@ def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> 
                 out = a.astype(np.uint64) << (b & 31).astype(np.uint64)
             case DataflowOp.FRCP:
                 return _reciprocal(a)
+            case DataflowOp.ILT:
+                out = -(_signed(a) < _signed(b)).astype(np.int64)
+            case DataflowOp.FLT:
+                out = -(f32(a) < f32(b)).astype(np.int64)
+            case DataflowOp.EXP2:
+                return _exponential(a)
+            case DataflowOp.FRSQ:
+                return _reciprocal_root(a)
     return (out & 0xFFFFFFFF).astype(np.uint32)

@@ -64,6 +64,13 @@ def test_latency_and_context_switch():
         assert (o["y"], o["idx"], o["valid"]) == (50 + i, i % 3, 1)
 
 
+def test_codes_without_an_operation_pass():
+    """Whatever the low bits of a code would name."""
+    contexts = [{"op": code, "a": Source.X, "b": Source.X} for code in (25, 32 + DataflowOp.IADD, 63)]
+    out = run([{"x": 7, "y": 9, "context": i} for i in range(3)], [*contexts])
+    assert [(o["x"], o["y"]) for o in out] == [(7, 9)] * 3
+
+
 def test_reductions_of_both_queues():
     """Interleaved queues keep their own partial sums; `last` drops an unfinished one but travels on."""
     epilogue = [{"x": 1 << i, "queue": 0, "y": i, "last": i == 3} for i in range(7)]

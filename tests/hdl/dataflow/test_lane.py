@@ -21,9 +21,14 @@ FLOAT_CORNERS = [
     *(0x5F000000, 0x7E800000, 0x7F000000, 0x7F7FFFFE, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, 0x7FFFFFFF),
 ]
 INT_CORNERS = [0, 1, 2, 3, 127, 128, 0xFFFFFF, 0x1000000, 0x1000001, 0x1000003, 0x7FFFFF7F, 0x7FFFFFBF, 0x7FFFFFFF]
-FLOAT_OPS = [DataflowOp.FADD, DataflowOp.FSUB, DataflowOp.FMUL, DataflowOp.FMIN, DataflowOp.FMAX]
-INT_OPS = [DataflowOp.IADD, DataflowOp.ISUB, DataflowOp.IMIN, DataflowOp.IMAX, DataflowOp.ISHR, DataflowOp.PASS]
+FLOAT_OPS = [DataflowOp[name] for name in ("FADD", "FSUB", "FMUL", "FMIN", "FMAX", "FLT")]
+INT_OPS = [DataflowOp[name] for name in ("IADD", "ISUB", "IMIN", "IMAX", "ISHR", "PASS", "ILT")]
+UNNAMED = range(len(DataflowOp), 64)
 BIT_OPS = [DataflowOp.IAND, DataflowOp.IOR, DataflowOp.IXOR, DataflowOp.ISHL]
+
+
+def _meaning(code: int) -> DataflowOp:
+    return DataflowOp.PASS if code in UNNAMED else DataflowOp(int(code))
 
 
 def check(op: np.ndarray, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> None:
@@ -31,7 +36,7 @@ def check(op: np.ndarray, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> No
     expected = np.zeros(len(op), np.uint32)
     for kind in np.unique(op):
         at = op == kind
-        expected[at] = lane_op(DataflowOp(int(kind)), a[at], b[at], shift[at])
+        expected[at] = lane_op(_meaning(kind), a[at], b[at], shift[at])
     got = np.zeros(len(op), np.uint32)
     dut, control = Lane(), LaneControl()
     top = Module()
@@ -56,7 +61,7 @@ def check(op: np.ndarray, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> No
     sim.run()
     wrong = np.flatnonzero(got != expected)
     assert not len(wrong), "\n".join(
-        f"{DataflowOp(int(op[i])).name} {a[i]:08x} {b[i]:08x} sh {shift[i]}: {got[i]:08x}, expected {expected[i]:08x}"
+        f"{op[i]}, {_meaning(op[i]).name} {a[i]:08x} {b[i]:08x} sh {shift[i]}: {got[i]:08x}, expected {expected[i]:08x}"
         for i in wrong[:10]
     )
 
@@ -97,12 +102,33 @@ def test_bits(op):
     check(np.full(len(a), op), a, b, np.zeros(len(a), np.int64))
 
 
-def test_reciprocal():
+@pytest.mark.parametrize("op", [DataflowOp.FRCP, DataflowOp.FRSQ], ids=lambda op: op.name)
+def test_reciprocals(op):
     """Every exponent and sign with both ends of every eighth of the mantissa."""
     fraction = np.array([eighth << 20 | low for eighth in range(8) for low in (0, 0xFFFFF)], np.uint32)
     head = np.arange(512, dtype=np.uint32) << 23
     a = (head[:, None] | fraction).ravel()
-    check(np.full(len(a), DataflowOp.FRCP), a, np.zeros_like(a), np.zeros(len(a), np.int64))
+    check(np.full(len(a), op), a, np.zeros_like(a), np.zeros(len(a), np.int64))
+
+
+def test_powers_of_two():
+    """Every step of one octave, the ends of every eighth and a middle in all octaves and beyond, far corners."""
+    octave = np.arange(1 << 11)
+    ends = [eighth << 8 | low for eighth in range(8) for low in (0, 255)] + [3 << 8 | 128]
+    octaves = (np.arange(-131, 133)[:, None] << 11) + np.array(ends)
+    far = [(1 << power) + step for power in range(17, 31) for step in (-1, 0, 1)] + [(1 << 31) - 1]
+    a = np.concatenate([octave, octaves.ravel(), far, ~np.array(far)]).astype(np.int64).astype(np.uint32)
+    check(np.full(len(a), DataflowOp.EXP2), a, np.zeros_like(a), np.zeros(len(a), np.int64))
+
+
+def test_codes_without_an_operation_pass():
+    """Each keeps a, next to the operation its low bits would name."""
+    op = np.array([code for unnamed in UNNAMED for code in (unnamed & 31, unnamed, unnamed & 15)])
+    a = np.array([0x80000001, 0x3F812345, 0xFFFFFF, 0x7FFFFFFF, 5], np.uint32)
+    op, a = np.repeat(op, len(a)), np.tile(a, len(op))
+    narrow = np.isin(op, [DataflowOp.IMUL, DataflowOp.IDIVR])
+    a = np.where(narrow, a & 0xFFFFFF, a)
+    check(op, a, np.full_like(a, 0x00C0FFEE), np.ones(len(a), np.int64))
 
 
 def test_products_and_division():
@@ -135,7 +161,7 @@ def test_random_mixture():
     print("seed", seed)
     rng = np.random.default_rng(seed)
     a, b = _random_floats(rng, n)
-    op = rng.integers(0, len(DataflowOp), n)
+    op = rng.integers(0, len(DataflowOp) + 2, n)  # two codes without an operation too
     op = np.where(rng.integers(0, 2, n), rng.choice([o.value for o in FLOAT_OPS], n), op)
     shift = rng.integers(1, 32, n)
     narrow = np.isin(op, [DataflowOp.IMUL, DataflowOp.IDIVR])
@@ -145,6 +171,7 @@ def test_random_mixture():
     values = (rng.normal(size=n) * 2.0 ** rng.integers(-3, 34, n)).astype(np.float32)
     values = np.where(rng.integers(0, 2, n), np.rint(values * 2) / np.float32(2), values).astype(np.float32)
     a = np.where(convert, values.view(np.uint32).astype(np.int64), a)
+    a = np.where(op == DataflowOp.EXP2, rng.integers(-(1 << 31), 1 << 31, n) >> rng.integers(0, 20, n), a)
     low, high = np.sort(rng.integers(-(1 << 15), 1 << 15, (2, n)), axis=0)
     b = np.where(op == DataflowOp.F2IC, (high & 0xFFFF) << 16 | low & 0xFFFF, b)
     check(op, (a & 0xFFFFFFFF).astype(np.uint32), (b & 0xFFFFFFFF).astype(np.uint32), shift)

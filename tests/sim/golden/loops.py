@@ -219,6 +219,31 @@ def reciprocal(a: int) -> int:
     return signed(sign | (pattern(result) if result >= 2.0**-126 else 0), 32)
 
 
+def exponential(a: int) -> int:
+    """EXP2 by its description; every step is exact in floats."""
+    n, i, r = a >> 11, (a >> 8) & 7, a & 255
+    table = [round(256 * 2 ** (k / 8)) for k in range(9)]
+    if n < -126 or n > 127:
+        return 0 if n < 0 else 0x7F800000
+    return pattern(math.ldexp(table[i] * 256 + (table[i + 1] - table[i]) * r, n - 16))
+
+
+def reciprocal_root(a: int) -> int:
+    """FRSQ by its description, in floats that are exact."""
+    value = floating(a)
+    if value == 0:
+        return 0x7F800000
+    if value != value or value < 0:
+        return 0x7FC00000
+    if value == float("inf"):
+        return 0
+    half, exponent = math.frexp(value)  # a = 2 half * 2^(exponent - 1)
+    middle = 1 + (math.floor(8 * (2 * half - 1)) + 0.5) / 8
+    odd = (exponent - 1) % 2
+    table = round(256 / math.sqrt(2 * middle if odd else middle))
+    return pattern(math.ldexp(table / 256, -((exponent - 1 - odd) // 2)))
+
+
 def lane(op: DataflowOp, a: int, b: int, sh: int) -> int:
     """One lane operation on signed 32-bit integers."""
     match op:
@@ -255,6 +280,14 @@ def lane(op: DataflowOp, a: int, b: int, sh: int) -> int:
             out = a << (b & 31)
         case DataflowOp.FRCP:
             out = reciprocal(a)
+        case DataflowOp.ILT:
+            out = -1 if a < b else 0
+        case DataflowOp.FLT:
+            out = -1 if floating(a) < floating(b) else 0
+        case DataflowOp.EXP2:
+            out = exponential(a)
+        case DataflowOp.FRSQ:
+            out = reciprocal_root(a)
         case _:
             out = float_op(op, a, b)
     return signed(out, 32)
@@ -293,10 +326,12 @@ IDENTITY = {Reduce.SUM: 0, Reduce.MAX: -(2**31), Reduce.MIN: 2**31 - 1}
 def one_column(c: Fields, memory: Any, beats: list[Beat]) -> list[Beat]:
     out, count = [], 0
     state: list[int] = []
+    code = c.get("op", 0)
+    op = DataflowOp(code) if code <= DataflowOp.FRSQ else DataflowOp.PASS
     for beat in beats:
         result = [
             lane(
-                DataflowOp(c.get("op", 0)),
+                op,
                 operand(c.get("a", 0), beat, memory, c, i),
                 operand(c.get("b", 0), beat, memory, c, i),
                 c.get("sh", 0),

@@ -8,7 +8,7 @@ import pytest
 from headrace.isa import DataflowOp
 from headrace_sim.golden.lane import lane_op
 
-from .loops import lane, signed
+from .loops import floating, lane, signed
 
 SEED = 5
 FLOATS = [
@@ -36,7 +36,8 @@ def check(op: DataflowOp, a: list[int], b: list[int], sh: int) -> None:
         assert value == want, f"{op.name} {left:#x} {right:#x} >> {sh}: {value:#x}, expected {want:#x}"
 
 
-INTEGER = ["PASS", "IADD", "ISUB", "IMIN", "IMAX", "IAND", "IOR", "IXOR", "ISHL"]
+INTEGER = ["PASS", "IADD", "ISUB", "IMIN", "IMAX", "IAND", "IOR", "IXOR", "ISHL", "ILT"]
+FLOATING = ["I2F", "F2I", "F2IC", "FADD", "FSUB", "FMUL", "FMIN", "FMAX", "FRCP", "FLT", "FRSQ"]
 
 
 @pytest.mark.parametrize("op", [DataflowOp[name] for name in INTEGER])
@@ -68,12 +69,39 @@ def test_ties() -> None:
     np.testing.assert_array_equal(lane_op(DataflowOp.IDIVR, a, np.int32(1) + 0 * a, 2), away)
 
 
-@pytest.mark.parametrize(
-    "op", [DataflowOp.I2F, *(op for op in DataflowOp if DataflowOp.F2I <= op <= DataflowOp.FMAX), DataflowOp.FRCP]
-)
+@pytest.mark.parametrize("op", [DataflowOp[name] for name in FLOATING])
 def test_floating(op: DataflowOp) -> None:
     check(op, *operands(floats=True), 0)
 
 
 def test_conversion_from_integers() -> None:
     check(DataflowOp.I2F, *operands(floats=False), 0)
+
+
+def test_reciprocal_roots() -> None:
+    """Every exponent and sign with both ends of every eighth of the mantissa; within 4% of the root."""
+    fractions = [eighth << 20 | low for eighth in range(8) for low in (0, 0xFFFFF)]
+    a = [signed(head << 23 | low, 32) for head in range(512) for low in fractions]
+    check(DataflowOp.FRSQ, a, a, 0)
+    normal = np.array([v for v in a if 0x00800000 <= v < 0x7F800000], np.int32)
+    got = lane_op(DataflowOp.FRSQ, normal, normal, 0).view(np.float32).astype(np.float64)
+    np.testing.assert_allclose(got * np.sqrt(normal.view(np.float32).astype(np.float64)), 1, rtol=0.04)
+
+
+def test_powers_of_two() -> None:
+    """One octave step by step, the ends of all octaves and beyond; within 0.25% of the power."""
+    octave = list(range(-(1 << 11), 1 << 11))
+    ends = [(n << 11) + low for n in range(-135, 135) for low in (-1, 0, 1, 255, 256, 1000)]
+    far = [sign << power for power in range(18, 31) for sign in (-1, 1)] + INTS
+    check(DataflowOp.EXP2, octave + ends + far, octave + ends + far, 0)
+    a = np.array(octave, np.int32)
+    got = lane_op(DataflowOp.EXP2, a, a, 0).view(np.float32).astype(np.float64)
+    np.testing.assert_allclose(got, 2.0 ** (np.array(octave) / 2048), rtol=0.0025)
+
+
+def test_masks_select() -> None:
+    """(x ^ y) & (a < b) ^ y is x where a < b."""
+    a, b = (np.array(v, np.int32) for v in operands(floats=True))
+    mask = lane_op(DataflowOp.FLT, a, b, 0)
+    smaller = [floating(left) < floating(right) for left, right in zip(a.tolist(), b.tolist())]
+    np.testing.assert_array_equal((a ^ b) & mask ^ b, np.where(smaller, a, b))

@@ -24,6 +24,7 @@ MIXED = [
     ],
     [{"op": Op.IMAX, "a": Source.Y, "b": Source.IMM, "imm": 0xFFFF0000}, {"op": Op.ISHR, "b": Source.MEM, "sh": 24}],
 ]
+UNNAMED = [[{"op": 25, "a": Source.Y}, {"op": 32 + Op.IADD, "b": Source.X}], [{"op": 63, "a": Source.Y, "dst": 1}]]
 ADD_MEAN = [
     [{"op": Op.IADD, "a": Source.X, "b": Source.Y, "reduce": Reduce.SUM, "repeat": 3}, {"op": Op.PASS, "a": Source.Y}]
 ]
@@ -78,6 +79,7 @@ VECTORS: dict[str, tuple[list[list[Fields]], Case]] = {
          "y_p0": 5, "idx_loop": 2, "channels": 3, "m0": 2, "m1": 2, "o_dc0": 4, "o_dp1": 1, "o_c0": 1},
     ),
     "reductions": (TWO_REDUCTIONS, {"n0": 6, "n1": 4, "x_dp0": 1, "x_dp1": 2, "idx_loop": 1, "m0": 4, "o_dp0": 1}),
+    "unnamed codes": (UNNAMED, {"n0": 3, "x_dp0": 1, "y_enable": 1, "y_dp0": 2, "m0": 3, "o_dp0": 1, "wraps": 1}),
 }  # fmt: skip
 
 

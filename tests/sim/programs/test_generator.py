@@ -114,7 +114,7 @@ def test_every_command_field_is_used(seen: _Seen) -> None:
 
 
 def test_every_context_field_is_used(seen: _Seen) -> None:
-    assert seen.contexts["op"] >= set(DataflowOp)
+    assert seen.contexts["op"] > set(DataflowOp)  # codes without an operation too
     assert seen.contexts["mem_index"] >= set(MemIndex)
     assert seen.contexts["reduce"] >= set(Reduce)
     assert all(len(values) > 1 for values in seen.contexts.values())
