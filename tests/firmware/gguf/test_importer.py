@@ -53,7 +53,7 @@ def test_wide_heads_and_frequency_factors(tmp_path: Path, files: ModuleType) -> 
     model = load_gguf(files.write(tmp_path / "m.gguf", "llama", contents))
     assert model.rotary.frequencies == pytest.approx(100.0 ** (-np.arange(8) / 8) / contents["rope_freqs.weight"])
     contents["rope_freqs.weight"][3] = 0
-    with pytest.raises(ModelError, match="'rope_freqs.weight' is not positive"):
+    with pytest.raises(ModelError, match=r"'rope_freqs\.weight' is not positive"):
         load_gguf(files.write(tmp_path / "m.gguf", "llama", contents))
     rng = np.random.default_rng(4)
     for layer in range(2):
