@@ -122,7 +122,9 @@ def _layer_cycles(model: CompiledModel, run: RunStats) -> list[int]:
 
 def cost_table(title: str, rows: Sequence[Cost]) -> Table:
     """Rows as a table for the terminal."""
-    table = Table(title=title)
+    ahead = any(row.bandwidth_utilization is not None and row.bandwidth_utilization > 1 for row in rows)
+    note = "bus use above 100 %: the layer's weights streamed while layers before it computed" if ahead else None
+    table = Table(title=title, caption=note)
     for column in ("layer", "operator", "precision", "runs on"):
         table.add_column(column)
     for column in ("MACs", "cycles", "MAC use", "read bytes", "written bytes", "bus use"):
