@@ -109,7 +109,12 @@ QUICK = {("gemm-256x256x256-scales", Precision.A4W4), ("depthwise-3x3s1-64-56x56
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        pytest.param(name, precision, marks=() if (name, precision) in QUICK else pytest.mark.regress)
+        pytest.param(
+            name,
+            precision,
+            marks=() if (name, precision) in QUICK else pytest.mark.regress,
+            id=f"{name}-{precision.name}",
+        )
         for name, least in UTILISATION.items()
         for precision in list(Precision)[: len(least)]
     ],
