@@ -1,4 +1,4 @@
-"""The command line: machines, run, demo, bench, precision, inspect, verilog, asm and disasm."""
+"""The command line: machines, run, demo, bench, precision, inspect, kernel, verilog, asm and disasm."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from headrace_host.compiler.network import compile_graph
 from headrace_host.errors import DeviceError, HostError
 from headrace_host.files import write_bytes, write_json
 from headrace_host.inspection import Inspection
+from headrace_host.kernels.explain import load_kernel, parse_shape, passes_json, passes_table
+from headrace_host.kernels.running import Lowering
 from headrace_host.models.fetch import (
     fetch_cifar10,
     fetch_imagenet,
@@ -351,6 +353,32 @@ def inspect(
         return
     out.print(found.table())
     out.print(found.summary(), highlight=False)
+
+
+@app.command()
+@_guarded
+def kernel(
+    source: Annotated[str, typer.Argument(metavar="FILE[:NAME]", help="Python file with a @kernel; its name if many.")],
+    machine_name: MachineOption = "base",
+    shape: Annotated[str, typer.Option(help="Rows, pixels of a row and channels of the image.")] = "64,64,1",
+    explain: Annotated[bool, typer.Option("--explain", help="Show what every column does.")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Show the passes and beats that an operator written as a Python function costs.
+
+    Example: headrace kernel examples/sobel.py --explain
+    """
+    lowering = Lowering(load_kernel(source), machine(machine_name), parse_shape(shape))
+    lowering.lower()
+    if explain:
+        out.print(passes_table(lowering))
+    found = passes_json(lowering)
+    out.print(
+        f"{found['kernel']} on {machine_name}: {len(lowering.passes)} passes, {found['beats']:,} beats for {shape}",
+        highlight=False,
+    )
+    if json_file is not None:
+        write_json(json_file, found)
 
 
 @app.command()

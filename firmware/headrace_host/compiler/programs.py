@@ -14,14 +14,12 @@ from headrace_host.errors import CompileError
 from headrace_host.quantise import AddConstants, RequantConstants
 from headrace_host.rescale import SHIFT, RescaleConstants
 
-TABLE_WORDS = 256
-"""Words of a column memory that a table takes."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One lane operation. The operand `Source.MEM` is a per-channel vector of the name ``vector``, or an element of
     ``table``: 256 patterns of 32 bits, chosen by the low byte of x, [256] for lane 0 alone or [256, L] for all lanes.
+    ``index`` may have y choose it, or the beat's idx, from [words, L].
     """
 
     op: DataflowOp
@@ -35,6 +33,7 @@ class Step:
     across: bool = False
     vector: str | None = None
     table: NDArray[np.int32] | None = None
+    index: MemIndex = MemIndex.X
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def place(config: NpuConfig, steps: Sequence[Step]) -> Program:
     tables: dict[int, NDArray[np.int32]] = {}
     for position, step in enumerate(steps):
         if step.table is not None:
-            if config.column_words < TABLE_WORDS:
+            if config.column_words < len(step.table):
                 raise CompileError(
-                    f"machine '{config.name}': a table needs {TABLE_WORDS} words of column memory, it has "
+                    f"machine '{config.name}': a table needs {len(step.table)} words of column memory, it has "
                     f"{config.column_words}; raise column_words"
                 )
             tables[position % config.columns] = step.table
@@ -92,7 +91,7 @@ def _context(step: Step, vectors: dict[str, tuple[int, int]]) -> list[int]:
     if step.vector:
         memory = {"mem_index": MemIndex.IDX, "mem_base": vectors[step.vector][1]}
     elif step.table is not None:
-        memory = {"mem_index": MemIndex.X}
+        memory = {"mem_index": step.index}
     return encode_context(
         op=step.op,
         a=step.a,

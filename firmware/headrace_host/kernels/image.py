@@ -32,10 +32,14 @@ class KernelImage:
 
     def tensor(self, name: str, pixels: int, channel_bytes: int, *, prefer: int) -> Location:
         """A tensor in the scratchpad, in sub-bank ``prefer`` if there is room."""
-        location = Location(name, pixels, channel_bytes, 0, ddr=self._tensors.allocate(pixels * channel_bytes, name))
+        location = self.external(name, pixels, channel_bytes)
         if not self.memory.place(location, prefer=prefer):
             raise CompileError(f"tensor '{name}' does not fit the scratchpad of machine '{self.config.name}'")
         return location
+
+    def external(self, name: str, pixels: int, channel_bytes: int) -> Location:
+        """A tensor in DDR alone; `Memory.load` and `Memory.store` of ``memory`` move parts of it."""
+        return Location(name, pixels, channel_bytes, 0, ddr=self._tensors.allocate(pixels * channel_bytes, name))
 
     def begin(self, name: str) -> int:
         """Start a kernel; return the label of its commands."""

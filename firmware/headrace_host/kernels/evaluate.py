@@ -1,0 +1,144 @@
+"""What a traced kernel means, in plain numpy on whole arrays: the answer the machine must give bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.isa import DataflowOp
+from headrace_host.errors import CompileError
+from headrace_host.kernels.trace import BF16, I8, I16, U8, Constant, Kernel, Stream, ordered, streams
+
+Patterns = NDArray[np.int32]
+_EIGHTHS = np.array([256, 279, 304, 332, 362, 395, 431, 470, 512])
+_RECIPROCALS = np.array([241, 216, 195, 178, 164, 152, 141, 132])
+_ROOTS = np.array([[248, 235, 223, 214, 205, 197, 190, 184], [176, 166, 158, 151, 145, 139, 134, 130]])
+_RANGES: dict[type[Stream], tuple[int, int]] = {I8: (-128, 127), U8: (0, 255), I16: (-(1 << 15), (1 << 15) - 1)}
+
+
+def evaluate(kernel: Kernel, padded: list[Patterns]) -> Patterns:
+    """Patterns of the result from those of the inputs, [rows, pixels, channels] with a margin of what shifts reach."""
+    values: dict[int, Patterns] = {id(s): p for s, p in zip(kernel.inputs, padded, strict=True)}
+    for stream in ordered(kernel.result):
+        if stream.is_input:
+            continue
+        if stream.is_shifted:
+            values[id(stream)] = np.roll(
+                values[id(streams(stream.operands)[0])], tuple(-s for s in stream.shift), (0, 1)
+            )
+            continue
+        if isinstance(stream.operands[0], Constant) and stream.operands[0].is_table:
+            index = values[id(stream.operands[1])] & 255
+            values[id(stream)] = stream.operands[0].patterns[index]
+            continue
+        operands = [e.patterns if isinstance(e, Constant) else values[id(e)] for e in stream.operands]
+        values[id(stream)] = _lane(stream.op, operands[0], operands[-1], stream.sh)
+    return values[id(kernel.result)]
+
+
+def decode(element: type[Stream], values: NDArray[Any]) -> Patterns:
+    """Patterns of the elements of an array."""
+    if element is BF16:
+        return (values.astype(np.uint32) << 16).view(np.int32)
+    return values.view(np.int32) if values.dtype == np.float32 else values.astype(np.int32)
+
+
+def encode(element: type[Stream], patterns: Patterns) -> NDArray[Any]:
+    """Elements of a result: saturated, rounded (bf16 as uint16) or as they are."""
+    if element in _RANGES:
+        return np.clip(patterns, *_RANGES[element]).astype({I8: np.int8, U8: np.uint8, I16: np.int16}[element])
+    if element is BF16:
+        bits = _flushed(patterns).view(np.uint32).astype(np.uint64)
+        rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+        return np.where(np.isnan(patterns.view(np.float32)), 0x7FC0, rounded).astype(np.uint16)
+    return patterns
+
+
+def _flushed(patterns: Patterns) -> Patterns:
+    subnormal = (patterns & 0x7F800000) == 0
+    return np.where(subnormal, patterns & np.int32(-(1 << 31)), patterns).astype(np.int32)
+
+
+def _float(patterns: Patterns) -> NDArray[np.float32]:
+    return _flushed(patterns).view(np.float32)
+
+
+def _pattern(values: NDArray[np.float32]) -> Patterns:
+    bits = _flushed(np.ascontiguousarray(values, np.float32).view(np.int32))
+    return np.where(np.isnan(values), 0x7FC00000, bits).astype(np.int32)
+
+
+def _lane(op: DataflowOp, a: Patterns, b: Patterns, sh: int) -> Patterns:
+    integers: dict[DataflowOp, Any] = {
+        DataflowOp.PASS: lambda: a,
+        DataflowOp.IADD: lambda: a + b,
+        DataflowOp.ISUB: lambda: a - b,
+        DataflowOp.IMUL: lambda: a * b,
+        DataflowOp.IMIN: lambda: np.minimum(a, b),
+        DataflowOp.IMAX: lambda: np.maximum(a, b),
+        DataflowOp.ISHR: lambda: a >> np.int32(sh),
+        DataflowOp.IAND: lambda: a & b,
+        DataflowOp.IOR: lambda: a | b,
+        DataflowOp.IXOR: lambda: a ^ b,
+        DataflowOp.ISHL: lambda: a << (b & 31),
+        DataflowOp.ILT: lambda: -(a < b).astype(np.int32),
+        DataflowOp.FLT: lambda: -(_float(a) < _float(b)).astype(np.int32),
+        DataflowOp.F2I: lambda: _to_int(_float(a)),
+    }
+    floats: dict[DataflowOp, Any] = {
+        DataflowOp.I2F: lambda: a.astype(np.float32),
+        DataflowOp.FADD: lambda: _float(a) + _float(b),
+        DataflowOp.FSUB: lambda: _float(a) - _float(b),
+        DataflowOp.FMUL: lambda: _float(a) * _float(b),
+        DataflowOp.FMIN: lambda: _least(_float(a), _float(b)),
+        DataflowOp.FMAX: lambda: -_least(-_float(a), -_float(b)),
+        DataflowOp.FRCP: lambda: _reciprocal(_float(a)),
+        DataflowOp.FRSQ: lambda: _reciprocal_root(_float(a)),
+        DataflowOp.EXP2: lambda: _exponential(a),
+    }
+    with np.errstate(all="ignore"):
+        if op in integers:
+            return np.asarray(integers[op](), np.int32)
+        if op in floats:
+            return _pattern(floats[op]())
+    raise CompileError(f"{op.name} is no operation of kernels")
+
+
+def _least(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The smaller, -0 below +0, a NaN if either is."""
+    return np.where((a == 0) & (b == 0), np.where(np.signbit(a), a, b), np.minimum(a, b))
+
+
+def _to_int(a: NDArray[np.float32]) -> Patterns:
+    rounded = np.rint(np.nan_to_num(a.astype(np.float64), nan=0.0))
+    return np.clip(rounded, -(2.0**31), 2.0**31 - 1).astype(np.int64).astype(np.int32)
+
+
+def _eighth(fraction: NDArray[np.float32]) -> NDArray[np.int64]:
+    """floor(8 (m - 1)) of m = 2 fraction, which is 1 <= m < 2."""
+    usable = np.where(np.isfinite(fraction) & (fraction != 0), fraction, 0.5)
+    return (16 * usable - 8).astype(np.int64)
+
+
+def _reciprocal(a: NDArray[np.float32]) -> NDArray[np.float32]:
+    fraction, exponent = np.frexp(np.abs(a))
+    value = np.ldexp(_RECIPROCALS[_eighth(fraction)] / 256, 1 - exponent).astype(np.float32)
+    value = np.where(a == 0, np.inf, np.where(np.isinf(a), 0, value))
+    return np.where(np.isnan(a), np.nan, np.copysign(value, a)).astype(np.float32)
+
+
+def _reciprocal_root(a: NDArray[np.float32]) -> NDArray[np.float32]:
+    fraction, exponent = np.frexp(np.abs(a))
+    e = exponent.astype(np.int64) - 1
+    value = np.ldexp(_ROOTS[e & 1, _eighth(fraction)] / 256, -(e >> 1))
+    value = np.where(a == 0, np.inf, np.where(np.isinf(a), 0, value))
+    return np.where(np.isnan(a) | (a < 0), np.nan, value).astype(np.float32)
+
+
+def _exponential(a: Patterns) -> NDArray[np.float32]:
+    n, i, r = a >> 11, a >> 8 & 7, a & 255
+    whole = _EIGHTHS[i] * 256 + (_EIGHTHS[i + 1] - _EIGHTHS[i]) * r
+    value = np.ldexp(whole.astype(np.float64), np.clip(n, -1000, 1000) - 16)
+    return np.where(value < 2.0**-126, 0, value).astype(np.float32)
