@@ -73,6 +73,7 @@ class NpuConfig:
     windows: int = 4  # address windows the host opens
     scalars: int = 16  # scalar registers
     kc_words: int = 256  # n tiles whose group offset shifts the MAC array holds
+    float_sum: bool = False  # a column can add the fp32 numbers of a row; vector_lanes must be a power of two up to 64
     multiplier: str = "fused"  # how a PE multiplies: "fused", four 4-bit products a lane; "dsp", two FPGA multipliers
 
     def __post_init__(self) -> None:
@@ -84,6 +85,11 @@ class NpuConfig:
         self._require(self.burst_beats * self.axi_bytes <= 4096, "a burst must fit 4 KiB")
         self._require(self.tokens <= 32 and self.scalars <= 16, "at most 32 tokens and 16 scalars")
         self._require(self.accs <= 64 and self.contexts <= 16, "at most 64 accumulators and 16 contexts")
+        if self.float_sum:
+            self._require(
+                _power_of_two(self.vector_lanes) and self.vector_lanes <= 64,
+                "float_sum needs vector_lanes to be a power of two up to 64",
+            )
         self._require(self.multiplier in ("fused", "dsp"), "multiplier must be 'fused' or 'dsp'")
         self._require(1 <= self.kc_words <= 1 << 12, "kc_words must be 1 .. 4,096")
         self._require(self.bank_words >= 16, f"spad_bytes must give every bank 16 words of {self.word_bytes} bytes")
@@ -156,6 +162,11 @@ class NpuConfig:
         return -(-self.cols // self.vector_lanes)
 
     @property
+    def sum_column(self) -> int | None:
+        """The dataflow column that reduces by FSUM: the third, so that two operations fit before it, or the last."""
+        return min(2, self.columns - 1) if self.float_sum else None
+
+    @property
     def macs_per_cycle(self) -> int:
         """Peak INT8 multiply-accumulates a cycle."""
         return self.rows * self.cols * self.lanes
@@ -192,24 +203,27 @@ MACHINES: dict[str, NpuConfig] = {
     for c in (
         NpuConfig(
             name="base", rows=4, cols=8, lanes=8, accs=16, columns=8, vector_lanes=8,
-            axi_bits=128, spad_bytes=256 * KIB, ring_bytes=64 * KIB, multiplier="dsp",
+            axi_bits=128, spad_bytes=256 * KIB, ring_bytes=64 * KIB, contexts=16, queue_depth=8, float_sum=True,
+            multiplier="dsp",
         ),
         NpuConfig(
             name="edge", rows=8, cols=16, lanes=8, accs=16, columns=8, vector_lanes=16,
-            axi_bits=256, spad_bytes=512 * KIB, ring_bytes=128 * KIB,
+            axi_bits=256, spad_bytes=512 * KIB, ring_bytes=128 * KIB, contexts=16, queue_depth=8, float_sum=True,
         ),
         NpuConfig(
             name="m2", rows=32, cols=32, lanes=16, accs=16, columns=8, vector_lanes=64,
-            axi_bits=512, spad_bytes=4096 * KIB, ring_bytes=512 * KIB, gasket_beats=512,
+            axi_bits=512, spad_bytes=4096 * KIB, ring_bytes=512 * KIB, gasket_beats=512, contexts=16, queue_depth=8,
+            float_sum=True,
         ),
         NpuConfig(
             name="tiny", rows=2, cols=2, lanes=2, accs=4, columns=4, vector_lanes=2,
             axi_bits=32, spad_bytes=8 * KIB, ring_bytes=512, gasket_beats=64, burst_beats=8, outstanding=4,
+            float_sum=True,
         ),
         NpuConfig(
             name="odd", rows=1, cols=3, lanes=4, accs=3, columns=3, vector_lanes=2,
             axi_bits=64, spad_bytes=16 * KIB, ring_bytes=1536, gasket_beats=32, burst_beats=4, outstanding=3,
-            multiplier="dsp",
+            float_sum=True, multiplier="dsp",
         ),
         NpuConfig(
             name="thin", rows=3, cols=1, lanes=2, accs=2, columns=2, vector_lanes=3,

@@ -21,7 +21,7 @@ __all__ = [
 
 ID_VALUE = 0x48445243
 VERSION_VALUE = 1 << 16  # major 1, minor 0
-COMMAND_SET_VERSION = 1
+COMMAND_SET_VERSION = 2
 MAX_WINDOWS = 8
 MAX_SCALARS = 16
 PAGE_BITS = 28  # 4 KiB pages of a 40-bit address

@@ -121,16 +121,20 @@ WEIGHT = Command(
     name="WEIGHT",
     opcode=2,
     engine=Engine.WEIGHT,
-    doc="Stream weight entries from DDR into the ring, waiting while it is full. An entry is C columns of 2K bytes, "
+    doc="Stream weight entries from DDR into the ring, waiting while it is full. `ddr` and `step` are multiples of a beat. An entry is C columns of 2K bytes, "
     "padded to a beat, then, when `scales` is set, the scales of its G groups: bytes 2(c*G + g) and + 1 are sd and sm "
     "of column c, padded to a beat. Entries without have sd = sm = 0.",
-    loop_nest="for i < repeat: for e < entries: ring.push(ddr[ddr + e*entry_bytes ...], tag)",
+    loop_nest="""\
+for i < repeat: for j < outer: for e < entries:
+    ring.push(ddr[ddr + j*step + e*entry_bytes ...], tag)""",
     fields=pack(
         (
             *_header(),
             Field(name="ddr", width=40, doc="DDR byte address, aligned to a beat"),
-            Field(name="entries", width=24, doc="entries to stream", minimum=1),
-            Field(name="repeat", width=16, doc="times to stream them", minimum=1),
+            Field(name="entries", width=24, doc="consecutive entries", minimum=1),
+            Field(name="outer", width=16, doc="runs of consecutive entries", minimum=1),
+            Field(name="step", width=32, signed=True, doc="DDR bytes from run to run"),
+            Field(name="repeat", width=16, doc="times to stream all of them", minimum=1),
             Field(name="scales", width=1, doc="entries carry group scales"),
             Field(name="tag", width=8, doc="checked by the MAC command that consumes the entries"),
         )

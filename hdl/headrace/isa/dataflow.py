@@ -39,11 +39,11 @@ class DataflowOp(IntEnum):
     IOR = 17
     IXOR = 18
     ISHL = 19  # a << (b & 31), low 32 bits
-    FRCP = 20  # first approximation of 1 / a, see the architecture manual
+    FRCP = 20  # fp32 1 / a to 11 bits, interpolated, see the architecture manual
     ILT = 21  # -1 if a < b, else 0
     FLT = 22  # -1 if a < b, else 0; -0 equals +0, false with a NaN
     EXP2 = 23  # fp32 2^(a / 2^11) of an integer a, interpolated, see the architecture manual
-    FRSQ = 24  # first approximation of 1 / sqrt(a), see the architecture manual
+    FRSQ = 24  # fp32 1 / sqrt(a) to 11 bits, interpolated, see the architecture manual
 
 
 class Source(IntEnum):
@@ -53,6 +53,7 @@ class Source(IntEnum):
     Y = 1  # side stream
     MEM = 2  # the column's memory at mem_base + what mem_index says
     IMM = 3  # the context's immediate, the same in every lane
+    IDX = 4  # number of the lane's element: the beat's idx * L + lane
 
 
 class MemIndex(IntEnum):
@@ -65,26 +66,30 @@ class MemIndex(IntEnum):
 
 
 class Reduce(IntEnum):
-    """Reduction over `repeat` consecutive beats, lane by lane, int32."""
+    """Reduction over consecutive beats, lane by lane; F are fp32. Codes without a name are NONE."""
 
     NONE = 0
     SUM = 1
     MAX = 2
     MIN = 3
+    FSUM = 4  # over lanes too, in the order of the architecture manual; only in the column that can, elsewhere NONE
+    FMAX = 5  # largest pattern in the order of sign and magnitude
+    FMIN = 6
 
 
 CONTEXT_FIELDS: tuple[Field, ...] = pack(
     (
         Field(name="op", width=6, doc="lane operation; codes without a name are PASS", enum=DataflowOp),
-        Field(name="a", width=2, doc="operand a", enum=Source),
-        Field(name="b", width=2, doc="operand b", enum=Source),
+        Field(name="a", width=3, doc="operand a; codes without a name are X", enum=Source),
+        Field(name="b", width=3, doc="operand b, alike", enum=Source),
         Field(name="dst", width=1, doc="0: the result replaces x, 1: it replaces y; the other passes on"),
-        Field(name="reduce", width=2, doc="reduction of the result", enum=Reduce),
+        Field(name="reduce", width=3, doc="reduction of the result", enum=Reduce),
+        Field(name="row", width=1, doc="a reduction ends with the row; `repeat` is ignored"),
         Field(name="mem_index", width=2, doc="what is added to mem_base", enum=MemIndex),
         Field(name="across", width=1, doc="a reduction also merges the lanes; every lane gets the result"),
         Field(name="sh", width=5, doc="shift of ISHR and IDIVR"),
         Field(name="mem_base", width=12, doc="word of the column's memory"),
-        Field(name="repeat", width=16, doc="beats of a reduction; one result every `repeat` beats"),
+        Field(name="repeat", width=16, doc="beats of a reduction: one result every `repeat` beats; 0 counts as 1"),
         Field(name="imm", width=32, doc="immediate"),
     )
 )

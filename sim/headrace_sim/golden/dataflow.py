@@ -7,19 +7,25 @@ import numpy as np
 from headrace.config import NpuConfig
 from headrace.isa import CONTEXT_FIELDS, CONTEXT_WORDS, Cause, DataflowOp, MemIndex, Reduce, Source
 
+from . import fp
 from .errors import Fault
 from .lane import lane_op
 
 __all__ = ["Beats", "DataflowArray"]
 
 _TABLE = 256  # elements of a table that lanes look up
-_NEUTRAL = {Reduce.SUM: 0, Reduce.MAX: -(1 << 31), Reduce.MIN: (1 << 31) - 1}  # what an invalid lane counts as
+_SMALLEST, _LARGEST = -(1 << 31), (1 << 31) - 1
+_NEUTRAL = {  # what an invalid lane counts as; of FMAX and FMIN in the order of `fp.order`
+    Reduce.SUM: 0, Reduce.FSUM: 0,
+    Reduce.MAX: _SMALLEST, Reduce.FMAX: _SMALLEST, Reduce.MIN: _LARGEST, Reduce.FMIN: _LARGEST,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beats:
     """Beats in order: x, y int32 [n, L]; idx [n], index into column memories; lanes bool [n, L], the valid ones;
-    number [n], which of the beats that entered this is or, after a reduction, was the last of.
+    number [n], which of the beats that entered this is or, after a reduction, was the last of; ends bool [n], the last
+    beats of rows.
     """
 
     x: np.ndarray
@@ -27,6 +33,7 @@ class Beats:
     idx: np.ndarray
     lanes: np.ndarray
     number: np.ndarray
+    ends: np.ndarray
 
     def __len__(self) -> int:
         return len(self.x)
@@ -50,6 +57,7 @@ class _Context:
     b: int
     dst: int
     reduce: int
+    row: int
     mem_index: int
     across: int
     sh: int
@@ -71,6 +79,7 @@ class DataflowArray:
 
     def __init__(self, config: NpuConfig) -> None:
         self._columns = config.columns
+        self._sum_column = config.sum_column
         self.lanes = config.vector_lanes
         self._gasket_beats = config.gasket_beats
         self.memory = np.zeros((config.columns, config.column_words, config.vector_lanes), np.int32)
@@ -107,30 +116,47 @@ class DataflowArray:
         op = DataflowOp(c.op) if c.op in DataflowOp.__members__.values() else DataflowOp.PASS
         result = lane_op(op, self._operand(column, c, c.a, beats), self._operand(column, c, c.b, beats), c.sh)
         beats = replace(beats, y=result) if c.dst else replace(beats, x=result)
-        if c.reduce == Reduce.NONE:
+        how = self._reduction(column, c)
+        if how == Reduce.NONE:
             return beats
-        repeat = max(c.repeat, 1)
-        groups = len(beats) // repeat
-        how = Reduce(c.reduce)
-        if c.across:
+        length = _row_length(beats.ends) if c.row else max(c.repeat, 1)
+        groups = len(beats) // length
+        merges = bool(c.across) or how == Reduce.FSUM
+        if how in (Reduce.FMAX, Reduce.FMIN):
+            result = fp.order(result)
+        if merges:
             result = np.where(beats.lanes, result, np.int32(_NEUTRAL[how]))
-        reduced = _reduce(how, result[: groups * repeat].reshape(groups, repeat, self.lanes))
-        beats = beats.select(slice(repeat - 1, groups * repeat, repeat))
-        if c.across:
-            reduced = np.repeat(_reduce(how, reduced[:, :, None]), self.lanes, axis=1)
+        grouped = result[: groups * length].reshape(groups, length, self.lanes)
+        beats = beats.select(slice(length - 1, groups * length, length))
+        if how == Reduce.FSUM:
+            reduced = fp.row_sum(grouped.reshape(groups, -1))[:, None]
+        else:
+            reduced = _reduce(how, grouped)
+            if merges:
+                reduced = _reduce(how, reduced[:, :, None])
+            if how in (Reduce.FMAX, Reduce.FMIN):
+                reduced = fp.order(reduced)
+        if merges:
+            reduced = np.repeat(reduced, self.lanes, axis=1)
             beats = replace(beats, lanes=np.ones_like(beats.lanes))
         return replace(beats, y=reduced) if c.dst else replace(beats, x=reduced)
 
+    def _reduction(self, column: int, c: _Context) -> Reduce:
+        how = Reduce(c.reduce) if c.reduce in Reduce.__members__.values() else Reduce.NONE
+        return Reduce.NONE if how == Reduce.FSUM and column != self._sum_column else how
+
     def _operand(self, column: int, c: _Context, source: int, beats: Beats) -> np.ndarray:
-        match Source(source):
-            case Source.X:
-                return beats.x
+        match source:
             case Source.Y:
                 return beats.y
             case Source.IMM:
                 return np.full_like(beats.x, np.uint32(c.imm).view(np.int32))
             case Source.MEM:
                 return self._fetch(self.memory[column], c, beats)
+            case Source.IDX:
+                return (beats.idx[:, None] * self.lanes + np.arange(self.lanes)).astype(np.int32)
+            case _:
+                return beats.x
 
     def _fetch(self, memory: np.ndarray, c: _Context, beats: Beats) -> np.ndarray:
         """Operand MEM of a column, broadcast to [n, L]."""
@@ -147,8 +173,13 @@ class DataflowArray:
         return memory[word]
 
 
+def _row_length(ends: np.ndarray) -> int:
+    """Beats of a row; all rows of a pass are of one length."""
+    return int(np.argmax(ends)) + 1 if ends.any() else len(ends) + 1
+
+
 def _reduce(how: Reduce, values: np.ndarray) -> np.ndarray:
     """Reduction over axis 1 of [n, repeat, L] (for lanes: of [n, L, 1])."""
     if how == Reduce.SUM:
         return values.sum(axis=1, dtype=np.int32)
-    return values.max(axis=1) if how == Reduce.MAX else values.min(axis=1)
+    return values.max(axis=1) if how in (Reduce.MAX, Reduce.FMAX) else values.min(axis=1)

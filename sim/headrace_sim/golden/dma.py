@@ -96,13 +96,18 @@ def weight(f: Fields, ddr: Ddr, ring: WeightRing, config: NpuConfig) -> None:
     Raises:
         Fault: ALIGN, WINDOW.
     """
-    if f["ddr"] % config.axi_bytes:
-        raise Fault(Cause.ALIGN, f["ddr"])
+    for name in ("ddr", "step"):
+        if f[name] % config.axi_bytes:
+            raise Fault(Cause.ALIGN, f["ddr"])
     n, cols, groups = f["entries"], config.cols, config.entry_groups
     code_bytes = config.entry_beats * config.axi_bytes
     entry_bytes = code_bytes + (config.scale_beats * config.axi_bytes if f["scales"] else 0)
-    ddr.require(f["ddr"], n * entry_bytes)
-    raw = ddr.gather(np.array(f["ddr"]), n * entry_bytes).reshape(n, entry_bytes)
+    starts = (f["ddr"] + np.arange(f["outer"], dtype=np.int64) * f["step"]) & ADDRESS_MASK
+    refused = ddr.first_refused(starts, n * entry_bytes, write=False)
+    if refused is not None:
+        raise Fault(Cause.WINDOW, int(starts[refused[0]]) + refused[1])
+    n *= f["outer"]
+    raw = ddr.gather(starts, f["entries"] * entry_bytes).reshape(n, entry_bytes)
     codes = raw[:, : cols * config.word_bytes].reshape(n, cols, config.word_bytes).copy()
     scales = np.zeros((n, cols, groups, 2), np.uint8)
     if f["scales"]:

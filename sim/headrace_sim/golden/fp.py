@@ -11,8 +11,10 @@ __all__ = [
     "maximum",
     "minimum",
     "multiply",
+    "order",
     "reciprocal",
     "reciprocal_root",
+    "row_sum",
     "subtract",
     "to_int",
 ]
@@ -21,10 +23,10 @@ QUIET_NAN = 0x7FC00000
 _EXPONENT = np.int32(0x7F800000)
 _SIGN = np.int32(-0x80000000)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
-_RECIPROCALS = np.array([241, 216, 195, 178, 164, 152, 141, 132], np.int32)  # of 1 + i/8 .., in 256ths
 _POWERS = np.rint(256 * 2.0 ** (np.arange(9) / 8)).astype(np.int64)  # of 0, 1/8 .. 1, in 256ths
-_MIDDLES = 1 + (np.arange(8) + 0.5) / 8
-_ROOTS = np.rint(256 / np.sqrt([_MIDDLES, 2 * _MIDDLES]))  # reciprocal, in 256ths: exponent even, odd
+_RECIPROCALS = np.rint(65536 / (1 + np.arange(33) / 32)).astype(np.int64)  # of 1, 1 + 1/32 .. 2, in 65,536ths
+_STEPS = 1 + np.arange(17) / 16
+_ROOTS = np.rint(65536 / np.sqrt([_STEPS, 2 * _STEPS])).astype(np.int64)  # reciprocal, alike: exponent even, odd
 
 
 def _flush(bits: np.ndarray) -> np.ndarray:
@@ -57,13 +59,8 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return _bits(_values(a) * _values(b))
 
 
-def _order(bits: np.ndarray) -> np.ndarray:
-    """Its own inverse: integers in the order of the fp32 numbers, -0 before +0."""
-    return np.where(bits < 0, bits ^ _MAGNITUDE, bits)
-
-
 def _pick(a: np.ndarray, b: np.ndarray, choose: np.ufunc) -> np.ndarray:
-    picked = _order(choose(_order(_flush(a)), _order(_flush(b))))
+    picked = order(choose(order(_flush(a)), order(_flush(b))))
     nan = ((a & _MAGNITUDE) > _EXPONENT) | ((b & _MAGNITUDE) > _EXPONENT)
     return np.where(nan, np.int32(QUIET_NAN), picked)
 
@@ -97,15 +94,24 @@ def to_int(a: np.ndarray) -> np.ndarray:
     return clipped.astype(np.int64).astype(np.int32)
 
 
+def _between(table: np.ndarray, bits: np.ndarray, index_bits: int) -> np.ndarray:
+    """Values, in 2^-24ths, of a table [n, 2^index_bits + 1] at the fraction of `bits`; the next 8 bits interpolate."""
+    index = bits >> (23 - index_bits) & ((1 << index_bits) - 1)
+    rest = (bits >> (15 - index_bits) & 255).astype(np.int64)
+    left = np.take_along_axis(table, index.reshape(1, -1), axis=1).reshape(index.shape)
+    right = np.take_along_axis(table, index.reshape(1, -1) + 1, axis=1).reshape(index.shape)
+    return left * 256 - (left - right) * rest
+
+
 def reciprocal(a: np.ndarray) -> np.ndarray:
-    """First approximation of 1 / a, from a table of the upper three fraction bits: 8 bits, no rounding."""
-    sign, exponent = a & _SIGN, (a & _EXPONENT) >> 23
-    # T / 256 * 2^-(exponent - 127) with T in 128 .. 255 is T / 128 * 2^(253 - exponent - 127)
-    table = _RECIPROCALS[a >> 20 & 7]
-    result = np.where(exponent < 253, (253 - exponent) << 23 | (table - 128) << 16, 0)
-    result = np.where(exponent == 0, _EXPONENT, result) | sign
-    nan = (a & _MAGNITUDE) > _EXPONENT
-    return np.where(nan, np.int32(QUIET_NAN), result).astype(np.int32, copy=False)
+    """1 / a from 32 intervals of the fraction, linear between; no rounding."""
+    values = _values(a)
+    usable = np.isfinite(values) & (values != 0)
+    exponent = np.frexp(np.where(usable, values, 1))[1] - 1
+    magnitude = np.ldexp(_between(_RECIPROCALS[None], a, 5) / 2.0**24, -exponent)
+    special = np.where(values == 0, np.inf, np.where(np.isinf(values), 0.0, np.nan))
+    with np.errstate(under="ignore"):
+        return _bits(np.copysign(np.where(usable, magnitude, special), values).astype(np.float32))
 
 
 def exponential(a: np.ndarray) -> np.ndarray:
@@ -118,12 +124,39 @@ def exponential(a: np.ndarray) -> np.ndarray:
 
 
 def reciprocal_root(a: np.ndarray) -> np.ndarray:
-    """First approximation of 1 / sqrt(a), from tables of the upper three fraction bits: 8 bits, no rounding."""
+    """1 / sqrt(a) from 16 intervals of the fraction for even and odd exponents, linear between; no rounding."""
     values = _values(a)
     usable = np.isfinite(values) & (values > 0)
-    half, above = np.frexp(np.where(usable, values, 1).astype(np.float64))  # half in 1/2 .. 1
-    exponent = above - 1
-    roots = _ROOTS[exponent & 1, np.floor(8 * (2 * half - 1)).astype(np.int64)]
-    result = np.ldexp(roots / 256, -(exponent >> 1))
+    exponent = np.frexp(np.where(usable, values, 1))[1] - 1
+    roots = np.where(exponent & 1, _between(_ROOTS[1:], a, 4), _between(_ROOTS[:1], a, 4))
+    result = np.ldexp(roots / 2.0**24, -(exponent >> 1))
     special = np.where(values == 0, np.inf, np.where(values == np.inf, 0.0, np.nan))
     return _bits(np.where(usable, result, special).astype(np.float32))
+
+
+def order(bits: np.ndarray) -> np.ndarray:
+    """Its own inverse: integers in the order of sign and magnitude, -0 before +0."""
+    return np.where(bits < 0, bits ^ _MAGNITUDE, bits)
+
+
+def row_sum(elements: np.ndarray) -> np.ndarray:
+    """Sums of the last axis: a pairwise tree in each aligned 32, block b added to partial b mod 8, a tree over these.
+
+    Elements missing in the last block, and partials at first, are +0.
+    """
+    *rows, size = elements.shape
+    padded = np.zeros((*rows, -(-size // 32) * 32), np.int32)
+    padded[..., :size] = elements
+    blocks = _tree(padded.reshape(*rows, -1, 32))
+    partials = np.zeros((*rows, 8), np.int32)
+    for first in range(0, blocks.shape[-1], 8):
+        some = blocks[..., first : first + 8]
+        width = some.shape[-1]
+        partials[..., :width] = add(partials[..., :width], some)
+    return _tree(partials)
+
+
+def _tree(bits: np.ndarray) -> np.ndarray:
+    while bits.shape[-1] > 1:
+        bits = add(bits[..., 0::2], bits[..., 1::2])
+    return bits[..., 0]

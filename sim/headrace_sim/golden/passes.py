@@ -54,6 +54,7 @@ def epilogue(
         idx=np.broadcast_to(f["idx_base"] + plane * blocks + block, (*size, 1)).reshape(-1),
         lanes=(valid & real).reshape(-1, lanes),
         number=np.arange(np.prod(size)),
+        ends=np.broadcast_to(block == blocks - 1, (*size, 1)).reshape(-1),
     )
     result = _passes(f, shape, beats, dataflow, shape.halves * blocks)
     values, emitted = np.zeros(valid.shape, np.int32), np.zeros(valid.shape, bool)
@@ -96,8 +97,10 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
     counts = tuple(f[f"n{i}"] for i in range(4))
     total = int(np.prod(counts))
     dataflow.check(f["ctx"], f["wraps"], total)
+    number = np.arange(total, dtype=np.int64)
     inner = int(np.prod(counts[: f["idx_loop"]]))
-    k = np.arange(total, dtype=np.int64) // inner % counts[f["idx_loop"]]
+    k = number // inner % counts[f["idx_loop"]]
+    row = inner * counts[f["idx_loop"]]
     used = np.ones((total, lanes), bool)
     if f["channels"]:
         used = k[:, None] * lanes + np.arange(lanes) < f["channels"]
@@ -107,7 +110,8 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
         return read(pad, View.of(f, f"{name}_"), pixel, byte, used)
 
     y = stream("y") if f["y_enable"] else np.zeros((total, lanes), np.int32)
-    beats = Beats(x=stream("x"), y=y, idx=f["idx_base"] + k, lanes=used, number=np.arange(total))
+    ends = number % row == row - 1
+    beats = Beats(x=stream("x"), y=y, idx=f["idx_base"] + k, lanes=used, number=number, ends=ends)
     result = dataflow.run(beats, f["ctx"], f["wraps"])
     placed = tuple(f[f"m{i}"] for i in range(3))
     if len(result) != np.prod(placed):

@@ -13,7 +13,7 @@ ODD: dict[str, NpuConfig] = {
         NpuConfig(
             name="one", rows=1, cols=1, lanes=2, accs=1, columns=1, vector_lanes=1, axi_bits=32,
             spad_bytes=4 * KIB, ring_bytes=16 * 4, gasket_beats=1, contexts=16, column_words=64, burst_beats=1,
-            outstanding=1, queue_depth=1, kc_words=4,
+            outstanding=1, queue_depth=1, kc_words=4, float_sum=True,
         ),
         # Depthwise mode with two taps and two halves of a word; group scales that span four entries.
         NpuConfig(
@@ -31,13 +31,13 @@ ODD: dict[str, NpuConfig] = {
         NpuConfig(
             name="pair", rows=2, cols=4, lanes=4, accs=5, columns=3, vector_lanes=4, axi_bits=128,
             spad_bytes=2 * 8 * 512, ring_bytes=16 * 32, gasket_beats=12, contexts=5, column_words=512, burst_beats=8,
-            outstanding=3, queue_depth=1, kc_words=5, multiplier="dsp",
+            outstanding=3, queue_depth=1, kc_words=5, float_sum=True, multiplier="dsp",
         ),
         # Group scales at full rate; entries that do not fill their last beat.
         NpuConfig(
             name="scaled", rows=2, cols=3, lanes=8, accs=4, columns=5, vector_lanes=2, axi_bits=128,
             spad_bytes=2 * 16 * 256, ring_bytes=32 * 48, gasket_beats=16, contexts=8, column_words=260, burst_beats=4,
-            outstanding=4, queue_depth=4, kc_words=9,
+            outstanding=4, queue_depth=4, kc_words=9, float_sum=True,
         ),
         # A bus wider than four words; depthwise mode with five taps; two dataflow columns.
         NpuConfig(
@@ -55,16 +55,16 @@ ODD: dict[str, NpuConfig] = {
         NpuConfig(
             name="slow", rows=5, cols=1, lanes=16, accs=1, columns=3, vector_lanes=1, axi_bits=32,
             spad_bytes=5 * 32 * 64, ring_bytes=8 * 32, gasket_beats=5, contexts=8, column_words=256, burst_beats=8,
-            outstanding=1, queue_depth=4, kc_words=3, multiplier="dsp",
+            outstanding=1, queue_depth=4, kc_words=3, float_sum=True, multiplier="dsp",
         ),
         # Machines edge and m2 with fewer rows and columns and small memories.
         NpuConfig(
             name="edge-slice", rows=2, cols=8, lanes=8, accs=4, columns=8, vector_lanes=8, axi_bits=256,
-            spad_bytes=2 * 16 * 512, ring_bytes=64 * 128, gasket_beats=8, column_words=256,
+            spad_bytes=2 * 16 * 512, ring_bytes=64 * 128, gasket_beats=8, column_words=256, float_sum=True,
         ),
         NpuConfig(
             name="m2-slice", rows=2, cols=16, lanes=16, accs=4, columns=4, vector_lanes=16, axi_bits=512,
-            spad_bytes=2 * 32 * 512, ring_bytes=32 * 512, gasket_beats=16, column_words=256,
+            spad_bytes=2 * 32 * 512, ring_bytes=32 * 512, gasket_beats=16, column_words=256, float_sum=True,
         ),
     )
 }  # fmt: skip
