@@ -254,7 +254,8 @@ VECTOR = Command(
     "Emitted beats are fewer than read beats where a context reduces.",
     loop_nest="""\
 for i3 < n3: for i2 < n2: for i1 < n1: for i0 < n0:
-    k = i[idx_loop];  idx = idx_base + k;  lane l is valid when channels == 0 or k*L + l < channels
+    k = i[idx_loop];  idx = idx_base + k + i[idx_loop + 1]*idx_step    (idx_loop == 3: no further loop)
+    lane l is valid when channels == 0 or k*L + l < channels
     x[l] = x[x_p0 + sum i*x_dp, x_c0 + sum i*x_dc + l*size]  for valid lanes, else 0;  y alike
 for j2 < m2: for j1 < m1: for j0 < m0:                                  emitted beats; k is that of the beat
     out[o_p0 + sum j*o_dp, o_c0 + sum j*o_dc + l*size] = clamp(x' + zp, lo, hi)  for valid lanes""",
@@ -282,6 +283,7 @@ for j2 < m2: for j1 < m1: for j0 < m0:                                  emitted 
             Field(name="wraps", width=4, doc="times the pass wraps through the gasket: contexts ctx .. ctx+wraps"),
             Field(name="idx_base", width=16, doc="first index into column memories"),
             Field(name="idx_loop", width=2, doc="loop whose counter is the channel block number"),
+            Field(name="idx_step", width=16, doc="added to the index in each turn of the loop around idx_loop"),
             Field(name="y_enable", width=1, doc="read stream y; otherwise y is 0"),
             Field(name="zp", width=8, signed=True, doc="integer sinks: zero point added"),
             Field(name="lo", width=8, signed=True, doc="I8, U8, I4 sinks: smallest code"),

@@ -101,6 +101,7 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
     inner = int(np.prod(counts[: f["idx_loop"]]))
     k = number // inner % counts[f["idx_loop"]]
     row = inner * counts[f["idx_loop"]]
+    turn = number // row % counts[f["idx_loop"] + 1] if f["idx_loop"] < 3 else 0
     used = np.ones((total, lanes), bool)
     if f["channels"]:
         used = k[:, None] * lanes + np.arange(lanes) < f["channels"]
@@ -111,7 +112,7 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
 
     y = stream("y") if f["y_enable"] else np.zeros((total, lanes), np.int32)
     ends = number % row == row - 1
-    beats = Beats(x=stream("x"), y=y, idx=f["idx_base"] + k, lanes=used, number=number, ends=ends)
+    beats = Beats(x=stream("x"), y=y, idx=f["idx_base"] + k + turn * f["idx_step"], lanes=used, number=number, ends=ends)
     result = dataflow.run(beats, f["ctx"], f["wraps"])
     placed = tuple(f[f"m{i}"] for i in range(3))
     if len(result) != np.prod(placed):
