@@ -162,6 +162,12 @@
 #define HEADRACE_REG_LOAD_WAIT_SPAD_HI 0x274u
 #define HEADRACE_REG_DATAFLOW_BEATS_LO 0x278u
 #define HEADRACE_REG_DATAFLOW_BEATS_HI 0x27Cu
+#define HEADRACE_REG_BUS_IDLE_RING_LO 0x280u
+#define HEADRACE_REG_BUS_IDLE_RING_HI 0x284u
+#define HEADRACE_REG_BUS_IDLE_WEIGHT_LO 0x288u
+#define HEADRACE_REG_BUS_IDLE_WEIGHT_HI 0x28Cu
+#define HEADRACE_REG_BUS_IDLE_MEMORY_LO 0x290u
+#define HEADRACE_REG_BUS_IDLE_MEMORY_HI 0x294u
 
 #define HEADRACE_ID_VALUE 0x48445243u
 #define HEADRACE_VERSION_VALUE 0x00010000u
@@ -198,8 +204,11 @@ enum headrace_counter {
     HEADRACE_COUNTER_STORE_WAIT_BUS = 13, /* cycles STORE waits for the bus */
     HEADRACE_COUNTER_LOAD_WAIT_SPAD = 14, /* cycles LOAD waits for a scratchpad write port */
     HEADRACE_COUNTER_DATAFLOW_BEATS = 15, /* beats that enter the dataflow array */
+    HEADRACE_COUNTER_BUS_IDLE_RING = 16, /* cycles without a beat in which WEIGHT waits for the ring to have room */
+    HEADRACE_COUNTER_BUS_IDLE_WEIGHT = 17, /* cycles without a beat in which no WEIGHT command is in progress */
+    HEADRACE_COUNTER_BUS_IDLE_MEMORY = 18, /* cycles without a beat in which WEIGHT waits for memory */
 };
-#define HEADRACE_COUNTERS 16u
+#define HEADRACE_COUNTERS 19u
 #define HEADRACE_REG_COUNTER_LO(counter) (0x200u + 8u * (uint32_t)(counter))
 #define HEADRACE_REG_COUNTER_HI(counter) (0x204u + 8u * (uint32_t)(counter))
 

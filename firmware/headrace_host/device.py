@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +45,12 @@ class Device(ABC):
         """``size`` bytes of DDR."""
 
     @abstractmethod
-    def execute(self, model: CompiledModel) -> RunStats:
-        """Open the windows, ring the doorbell, wait for the interrupt; raise `DeviceError` when the machine halts."""
+    def execute(self, model: CompiledModel, scalars: Mapping[int, int] | None = None) -> RunStats:
+        """Open the windows, set ``scalars`` (scalar registers by number), ring the doorbell, wait for the interrupt.
+
+        Raises:
+            DeviceError: when the machine halts.
+        """
 
     def load(self, model: CompiledModel) -> None:
         """Put constants and commands of ``model`` into DDR."""
@@ -85,9 +90,11 @@ class GoldenDevice(Device):
     def read(self, address: int, size: int) -> bytes:
         return self._machine.read_ddr(address, size)
 
-    def execute(self, model: CompiledModel) -> RunStats:
+    def execute(self, model: CompiledModel, scalars: Mapping[int, int] | None = None) -> RunStats:
         from headrace_sim.golden import Window
 
+        for number, value in (scalars or {}).items():
+            self._machine.scalars[number] = value
         self._machine.windows = [Window(w.start >> 12, w.end >> 12, w.read, w.write) for w in model.windows]
         result = self._machine.run(model.ring_address, model.count, ring_size=model.ring_log2)
         if result.error is not None:

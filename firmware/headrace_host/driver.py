@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from headrace.config import NpuConfig
@@ -44,9 +45,14 @@ class Driver:
                     "generate the hardware and compile the program for the same machine"
                 )
 
-    def execute(self, model: CompiledModel) -> dict[str, int]:
-        """Run ``model``'s image from doorbell to interrupt; return the counters of this run."""
+    def execute(self, model: CompiledModel, scalars: Mapping[int, int] | None = None) -> dict[str, int]:
+        """Run ``model``'s image from doorbell to interrupt; return the counters of this run.
+
+        ``scalars`` are values of scalar registers by number, which dynamic operands of commands add.
+        """
         self._prepare(model)
+        for number, value in (scalars or {}).items():
+            self._write(f"SCALAR{number}", value)
         self._write("RING_TAIL", model.count)
         self._bus.wait_interrupt()
         done = REGISTERS["IRQ_STATUS"]["done"]

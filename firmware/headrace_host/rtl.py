@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,14 +64,14 @@ class RtlDevice(Device):
     def read(self, address: int, size: int) -> bytes:
         return self._simulator.read_memory(address, size)
 
-    def execute(self, model: CompiledModel) -> RunStats:
+    def execute(self, model: CompiledModel, scalars: Mapping[int, int] | None = None) -> RunStats:
         simulator = self._simulator
         self._limit = model.count * CYCLES_PER_COMMAND
         try:
             if self._waves is not None:
                 simulator.start_waves(self._waves)
             simulator.clear_trace()
-            counters = self._driver.execute(model)
+            counters = self._driver.execute(model, scalars)
             if self._waves is not None:
                 simulator.stop_waves()
                 self._waves = None

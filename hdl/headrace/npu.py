@@ -136,7 +136,7 @@ class Npu(wiring.Component):
         connect(m, weight.bus, reader.weight)
         connect(m, store.bus, writer.store)
         m.d.comb += dataflow.clear.eq(control.flush)
-        self._events(m, control, reader, writer, scratchpad, store, mac, dataflow)
+        self._events(m, control, reader, writer, scratchpad, weight, store, mac, dataflow)
         return m
 
     def _host(self, m: Module, control: Control) -> None:
@@ -178,8 +178,9 @@ class Npu(wiring.Component):
 
     def _events(
         self, m: Module, control: Control, reader: AxiReader, writer: AxiWriter, scratchpad: Scratchpad,
-        store: StoreEngine, mac: MacEngine, dataflow: DataflowArray,
+        weight: WeightEngine, store: StoreEngine, mac: MacEngine, dataflow: DataflowArray,
     ) -> None:  # fmt: skip
+        streams, full, quiet = weight.port.busy, weight.ring.free == 0, ~reader.beat & ~writer.beat
         events: dict[str, Any] = {
             "mac_active": mac.mac_active,
             "read_beats": reader.beat,
@@ -190,6 +191,9 @@ class Npu(wiring.Component):
             "store_wait_bus": store.wait_bus,
             "load_wait_spad": scratchpad.load_wait,
             "dataflow_beats": dataflow.beat,
+            "bus_idle_ring": quiet & streams & full,
+            "bus_idle_weight": quiet & ~streams,
+            "bus_idle_memory": quiet & streams & ~full,
         }
         m.d.comb += [getattr(control.events, name).eq(event) for name, event in events.items()]
         moved = [reader.beat, writer.beat, mac.mac_active, dataflow.beat, scratchpad.load.req.valid]

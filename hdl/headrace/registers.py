@@ -53,6 +53,9 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("STORE_WAIT_BUS", "cycles STORE waits for the bus"),
     ("LOAD_WAIT_SPAD", "cycles LOAD waits for a scratchpad write port"),
     ("DATAFLOW_BEATS", "beats that enter the dataflow array"),
+    ("BUS_IDLE_RING", "cycles without a beat in which WEIGHT waits for the ring to have room"),
+    ("BUS_IDLE_WEIGHT", "cycles without a beat in which no WEIGHT command is in progress"),
+    ("BUS_IDLE_MEMORY", "cycles without a beat in which WEIGHT waits for memory"),
 )
 """Event counters, 64 bits each: name and meaning, in the order of their registers."""
 

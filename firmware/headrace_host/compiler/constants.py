@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,13 @@ class DdrImage:
 
     allocator: DdrAllocator
     segments: list[tuple[int, bytes]] = field(default_factory=list)
+    _named: dict[str, int] = field(default_factory=dict)
+
+    def placed(self, name: str, content: Callable[[], bytes]) -> int:
+        """Address of the content of this ``name``, which is made and placed at the first call."""
+        if name not in self._named:
+            self._named[name] = self.place(content(), name)
+        return self._named[name]
 
     def place(self, content: bytes, what: str) -> int:
         """Put ``content`` into DDR and return its address."""
@@ -74,6 +82,11 @@ class ConstantStore:
         for column, table in program.tables.items():
             accesses.append(self._load_table(column, table, label, layers))
         return Installed(ctx, program.wraps, idx_base, tuple(accesses))
+
+    def overwrite(self, *columns: int) -> None:
+        """Something else is loaded to the memories of ``columns``: tables there are forgotten."""
+        for column in columns:
+            self._tables.pop(column, None)
 
     def install_shifts(self, shifts: NDArray[np.uint8], label: int) -> tuple[int, tuple[Access, ...]]:
         """Load the group offset shifts of a layer's channels; return their first word and what reading them touches."""

@@ -153,6 +153,35 @@ class Memory:
             **view.fields("", pixel=at),
         )
 
+    def load_constant(self, address: int, view: View) -> None:
+        """LOAD the content at DDR ``address``, which nothing writes, to ``view``."""
+        self.recorder.emit(
+            "LOAD",
+            self.label,
+            (view.access(self.config, write=True),),
+            ddr=address,
+            n0=view.pixels * view.channels,
+            pix_bytes=view.channels,
+            **view.fields(""),
+        )
+
+    def store_columns(self, location: Location, first: int, size: int, view: View) -> None:
+        """STORE the first ``size`` channel bytes of every pixel of ``view`` to bytes ``first`` on of ``location``'s."""
+        assert location.ddr is not None
+        accesses = (view.access(self.config, write=False), self.ddr_access(location, 0, location.pixels, write=True))
+        self.recorder.emit(
+            "STORE",
+            self.label,
+            accesses,
+            ddr=location.ddr + first,
+            n0=size,
+            n1=location.pixels,
+            s1=location.step,
+            d1=1,
+            pix_bytes=size,
+            **view.fields(""),
+        )
+
     def ddr_access(self, location: Location, first: int, last: int, *, write: bool) -> Access:
         """What touching pixels ``[first, last)`` of ``location`` means for DDR."""
         assert location.ddr is not None

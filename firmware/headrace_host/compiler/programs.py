@@ -19,7 +19,8 @@ from headrace_host.rescale import SHIFT, RescaleConstants
 class Step:
     """One lane operation. The operand `Source.MEM` is a per-channel vector of the name ``vector``, or an element of
     ``table``: 256 patterns of 32 bits, chosen by the low byte of x, [256] for lane 0 alone or [256, L] for all lanes.
-    ``index`` may have y choose it, or the beat's idx, from [words, L].
+    ``index`` may have y choose it, or the beat's idx, from [words, L]. With ``indexed`` it is what others have loaded to
+    the word of the beat's idx.
     """
 
     op: DataflowOp
@@ -34,6 +35,7 @@ class Step:
     vector: str | None = None
     table: NDArray[np.int32] | None = None
     index: MemIndex = MemIndex.X
+    indexed: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def _context(step: Step, vectors: dict[str, tuple[int, int]]) -> list[int]:
         memory = {"mem_index": MemIndex.IDX, "mem_base": vectors[step.vector][1]}
     elif step.table is not None:
         memory = {"mem_index": step.index}
+    elif step.indexed:
+        memory = {"mem_index": MemIndex.IDX}
     return encode_context(
         op=step.op,
         a=step.a,

@@ -59,10 +59,14 @@ def emit_pass(
     y: Stream | None = None,
     codes: Codes = INT8,
     channels: int = 0,
+    reads: tuple[Access, ...] = (),
 ) -> None:
-    """Emit a VECTOR command with ``loops`` (fields n, m and steps); ``channels`` elements along its idx_loop."""
+    """Emit a VECTOR command with ``loops`` (fields n, m and steps); ``channels`` elements along its idx_loop.
+
+    ``reads`` is what it touches beside its streams and program.
+    """
     config = memory.config
-    accesses = [*installed.accesses, x.access(config, write=False), out.access(config, write=True)]
+    accesses = [*installed.accesses, *reads, x.access(config, write=False), out.access(config, write=True)]
     fields = {**x.fields("x"), **out.fields("o")}
     if y is not None:
         accesses.append(y.access(config, write=False))

@@ -18,16 +18,17 @@ class KernelImage:
     """Collects the commands of kernels that are emitted with its ``memory``, ``constants`` and ``image``.
 
     Every tensor has an address in DDR, in an area of ``area_bytes`` (whole pages) from address 0, and a place in the
-    scratchpad; `load` and `store` move it.
+    scratchpad; `load` and `store` move it. With ``beside`` the image shares DDR with another: its area, its constants
+    by name; one is finished before the next is begun.
     """
 
-    def __init__(self, config: NpuConfig, *, area_bytes: int = 1 << 20) -> None:
-        self.config, self._area = config, area_bytes
+    def __init__(self, config: NpuConfig, *, area_bytes: int = 1 << 20, beside: KernelImage | None = None) -> None:
+        self.config, self._area = config, area_bytes if beside is None else beside._area
         self._recorder = Recorder()
         self.memory = Memory(config, self._recorder, ScratchpadAllocator(config), 0)
-        self.image = DdrImage(DdrAllocator(area_bytes, 1 << 32))
+        self.image = DdrImage(DdrAllocator(area_bytes, 1 << 32)) if beside is None else beside.image
         self.constants = ConstantStore(config, self._recorder, self.image)
-        self._tensors = DdrAllocator(0, area_bytes)
+        self.tensors = DdrAllocator(0, area_bytes) if beside is None else beside.tensors
         self._layers: list[str] = []
 
     def tensor(self, name: str, pixels: int, channel_bytes: int, *, prefer: int) -> Location:
@@ -39,7 +40,7 @@ class KernelImage:
 
     def external(self, name: str, pixels: int, channel_bytes: int) -> Location:
         """A tensor in DDR alone; `Memory.load` and `Memory.store` of ``memory`` move parts of it."""
-        return Location(name, pixels, channel_bytes, 0, ddr=self._tensors.allocate(pixels * channel_bytes, name))
+        return Location(name, pixels, channel_bytes, 0, ddr=self.tensors.allocate(pixels * channel_bytes, name))
 
     def begin(self, name: str) -> int:
         """Start a kernel; return the label of its commands."""

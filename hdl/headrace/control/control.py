@@ -246,6 +246,8 @@ class Control(wiring.Component):
         ]
         for i, (name, _) in enumerate(COUNTERS):
             event = own[name] if name in own else self.events[name.lower()]
+            if name.startswith("BUS_IDLE"):  # what is idle outside a run is no loss
+                event = event & halt.run
             m.d.comb += [
                 counters.events[i].eq(event),
                 getattr(csr, f"{name.lower()}_lo").eq(counters.values[i][:32]),

@@ -15,7 +15,7 @@ from headrace_host.compiler.operands import Location
 from headrace_host.device import Device, GoldenDevice, RunStats, open_device
 from headrace_host.errors import CompileError
 from headrace_host.kernels.activations import ActivationQuantiser, reciprocals
-from headrace_host.kernels.group_linear import GroupLinear
+from headrace_host.kernels.linear import Linear, Rows
 from headrace_host.kernels.group_weights import GroupWeights, from_q4_1
 from headrace_host.kernels.image import KernelImage
 from headrace_sim.programs.machines import find
@@ -131,8 +131,9 @@ class Bench:
             self.out = image.tensor("out", rows, 2 * self.filters, prefer=0)
             assert self.out.view is not None
             image.begin("linear")
-            layer = GroupLinear(image.memory, image.constants, image.image, "linear", weights, rows)
-            layer.emit(codes, scales, self.out.view)
+            layer = Linear(image.memory, image.constants, image.image, "linear", weights, rows)
+            layer.stream(rows)
+            layer.multiply(Rows(codes=codes, scales=scales, out=self.out.view, count=rows))
             image.store(self.out)
         if again:
             image.begin("again")

@@ -36,10 +36,10 @@ def test_offsets_of_the_contract() -> None:
         "RING_BASE_LO": 0x30, "RING_BASE_HI": 0x34, "RING_SIZE": 0x38, "RING_HEAD": 0x3C, "RING_TAIL": 0x40,
         "WATCHDOG": 0x44, "END_VALUE": 0x48, "ERR_CAUSE": 0x50, "ERR_INDEX": 0x54, "ERR_ENGINE": 0x58,
         "ERR_ADDRESS_LO": 0x5C, "ERR_ADDRESS_HI": 0x60, "WINDOW0_BASE": 0x80, "WINDOW3_FLAGS": 0xB8,
-        "SCALAR15": 0x13C, "CYCLES_LO": 0x200, "DATAFLOW_BEATS_HI": 0x27C,
+        "SCALAR15": 0x13C, "CYCLES_LO": 0x200, "DATAFLOW_BEATS_HI": 0x27C, "BUS_IDLE_MEMORY_HI": 0x294,
     }  # fmt: skip
     assert {name: REGISTERS[name].offset for name in expected} == expected
-    assert counter_offset(len(COUNTERS) - 1) + 4 == 0x27C
+    assert counter_offset(len(COUNTERS) - 1) + 4 == 0x294
 
 
 @pytest.mark.parametrize("config", MACHINES.values(), ids=str)

@@ -1,0 +1,282 @@
+"""Attention of one layer against its cache: scores, softmax and mixing, one key head with its query heads at a time.
+
+Rows are (token, query head of the group). Of the groups, one multiplies while the one before goes through softmax:
+scores 0; then for each group g: scores g + 1, softmax g, mixing g.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.config import Precision
+from headrace.isa import DataflowOp, Dest, DType, Source
+from headrace.isa.assembler import patch
+from headrace_host.compiler.programs import Step, place
+from headrace_host.compiler.stream import Access, Space
+from headrace_host.compiler.tiling import cut_tiles
+from headrace_host.compiler.vector_pass import Stream, emit_pass
+from headrace_host.kernels.image import KernelImage
+from headrace_host.kernels.linear import UNIT_FACTOR, row_geometry, tile_fields
+from headrace_host.kernels.rows import DynamicRow, RowTensor, emit_rows
+from headrace_host.kernels.transformer import copy, mixing_scale, quantise_probabilities, quantise_rows, softmax_rows
+from headrace_host.transformer.cache import Cache
+from headrace_host.transformer.positions import Register
+from headrace_host.transformer.rotary import Turn
+from headrace_host.transformer.tensors import OPERANDS, VECTORS, Arena, Tensor
+
+DYNAMIC = DynamicRow(
+    beats=Register.BEATS,
+    groups=Register.GROUPS,
+    group_beats=Register.GROUP_BEATS,
+    vector_bytes=Register.VECTOR_BYTES,
+)
+"""Registers of a row over all keys seen so far, padded to groups of 32."""
+FAR_BELOW = 0xC6
+"""Byte of scores of keys that do not exist: bf16 0xC6C6 is -25,443, of which exp is 0."""
+_ADD = Step(op=DataflowOp.FADD, b=Source.Y)
+
+
+@dataclass
+class _Group:
+    """Buffers of one key head: scores and probabilities, codes and scales of queries."""
+
+    scores: Tensor
+    query_codes: Tensor
+    query_scales: Tensor
+
+
+class Attention:
+    """Emits the commands for ``tokens`` tokens; ``shared`` query heads use one key head."""
+
+    def __init__(
+        self, image: KernelImage, arena: Arena, cache: Cache, turn: Turn, *, tokens: int, shared: int, bias: Tensor | None
+    ) -> None:
+        """``bias``: for several tokens, what is added to the scores of this run's keys, pixel token: 0 or far below."""
+        self._image, self._arena, self._cache, self._turn = image, arena, cache, turn
+        self._config, self._tokens, self._shared, self._bias = image.config, tokens, shared, bias
+        self._rows = tokens * shared
+        self._keys = cache.shape.tokens
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Turn and quantise the ``keys``, quantise the ``values`` (bf16, pixel token), append both to the cache."""
+        tokens, heads, width = self._tokens, self._cache.shape.heads, self._cache.shape.width
+        turned = self._arena.new("turned keys", tokens * heads, width, DType.BF16, bank=VECTORS)
+        self._turn.load()
+        self._turn.emit(keys, 0, turned, heads)
+        by_head = RowTensor(turned.view, DType.BF16, steps=((heads, 0), (1, 0)))
+        codes, scales = self._quantised("key", by_head, heads, by_token=False)
+        self._cache.append_keys(codes.view, tokens)
+        self._cache.append_scales(self._cache.key_scales, scales.view, tokens)
+        self._arena.free(turned, codes, scales)
+        plain = RowTensor(values.view, DType.BF16, steps=((1, 0), (0, 2 * width)))
+        codes, scales = self._quantised("value", plain, heads, by_token=False)
+        self._cache.append_values(codes.view, tokens)
+        self._cache.append_scales(self._cache.value_scales, scales.view, tokens)
+        self._arena.free(codes, scales)
+
+    def _quantised(self, what: str, source: RowTensor, heads: int, *, by_token: bool) -> tuple[Tensor, Tensor]:
+        """Codes and scales of (token, head) rows; pixel token * heads + head, or head * tokens + token."""
+        tokens, width = self._tokens, self._cache.shape.width
+        bank = OPERANDS if by_token else VECTORS
+        codes = self._arena.new(f"{what} codes", tokens * heads, width, DType.I8, bank=bank)
+        scales = self._arena.record(f"{what} scales", tokens * heads)
+        steps = ((heads, 0), (1, 0)) if by_token else ((1, 0), (tokens, 0))
+        results = [RowTensor(t.view, t.kind, steps=steps) for t in (codes, scales)]
+        self._rows_kernel(quantise_rows(), {"x": source}, results, (tokens, heads), width)
+        return codes, scales
+
+    def stream(self) -> None:
+        """Send keys and values of all heads to the ring, in the order in which `mix` multiplies."""
+        heads = self._cache.shape.heads
+        self._cache.stream_keys(0, _KEY_TAG)
+        for head in range(heads):
+            if head + 1 < heads:
+                self._cache.stream_keys(head + 1, _KEY_TAG)
+            self._cache.stream_values(head, _VALUE_TAG)
+
+    def mix(self, queries: Tensor) -> None:
+        """Replace ``queries`` (bf16, pixel token, all heads) by what attention makes of them."""
+        heads = self._cache.shape.heads
+        following = self._scores(queries, 0)
+        for head in range(heads):
+            group = following
+            if head + 1 < heads:
+                following = self._scores(queries, head + 1)
+            self._softmax_and_mix(group, queries, head)
+
+    def _scores(self, queries: Tensor, head: int) -> _Group:
+        """bf16 scores of a group's rows with all keys."""
+        arena, rows, shared, width = self._arena, self._rows, self._shared, self._cache.shape.width
+        turned = arena.new("turned queries", rows, width, DType.BF16, bank=VECTORS)
+        self._turn.load()
+        self._turn.emit(queries, head * shared, turned, shared)
+        source = RowTensor(turned.view, DType.BF16, steps=((shared, 0), (1, 0)))
+        codes, scales = self._quantised("query", source, shared, by_token=True)
+        arena.free(turned)
+        scores = arena.new("scores", rows, self._keys, DType.BF16, bank=VECTORS)
+        self._fill(scores)
+        self._multiply_keys(codes, scales, scores, head)
+        return _Group(scores, codes, scales)
+
+    def _fill(self, scores: Tensor) -> None:
+        """The last group of 32 keys, of which some may not exist."""
+        memory, span = self._image.memory, 64
+        memory.recorder.emit(
+            "LOAD",
+            memory.label,
+            (scores.view.access(self._config, write=True),),
+            fill=1,
+            fill_value=FAR_BELOW,
+            n0=span * self._rows,
+            pix_bytes=span,
+            **scores.view.fields(""),
+            patch0=patch("LOAD", "c0", register=Register.GROUPS, shift=6),
+        )
+
+    def _multiply_keys(self, codes: Tensor, scales: Tensor, scores: Tensor, head: int) -> None:
+        config, memory, rows, shape = self._config, self._image.memory, self._rows, self._cache.shape
+        program = place(config, _score_steps(np.float32(shape.width**-0.5)))
+        installed = self._image.constants.install(program, {}, memory.label)
+        words = shape.tokens // config.vector_lanes
+        column = Access(Space.COLUMN, ((0, words),), False)
+        self._image.constants.overwrite(0)
+        part = self._cache.key_scales
+        memory.recorder.emit(
+            "LOAD",
+            memory.label,
+            (Access(Space.COLUMN, ((0, words),), True), self._cache.access(part, write=False)),
+            dest=Dest.COLUMN,
+            ddr=part + 4 * head * shape.tokens,
+            n0=4,
+            pix_bytes=4,
+            patch0=patch("LOAD", "n0", register=Register.VECTOR_BYTES),
+        )
+        common = tile_fields(cut_tiles(config, rows, 0, config.accs), 1, rows)
+        memory.recorder.emit(
+            "MAC",
+            memory.label,
+            (codes.view.access(config, write=False),),
+            **codes.view.fields("in"),
+            **common,
+            mode=int(Precision.A8W8),
+            replay=1,
+            **row_geometry(rows, shape.words),
+            tag=_KEY_TAG,
+            patch0=patch("MAC", "n_tiles", register=Register.KEY_TILES),
+        )
+        memory.recorder.emit(
+            "EPILOGUE",
+            memory.label,
+            (
+                *installed.accesses,
+                column,
+                scales.view.access(config, write=False),
+                scores.view.access(config, write=True),
+            ),
+            **scores.view.fields("out"),
+            out_type=int(DType.BF16),
+            **scales.view.fields("res"),
+            res_type=int(DType.B32),
+            res_enable=1,
+            res_row=1,
+            **common,
+            ctx=installed.ctx,
+            wraps=installed.wraps,
+            patch0=patch("EPILOGUE", "n_tiles", register=Register.KEY_TILES),
+            patch1=patch("EPILOGUE", "channels", register=Register.KEYS),
+        )
+
+    def _softmax_and_mix(self, group: _Group, out: Tensor, head: int) -> None:
+        arena, rows, shape = self._arena, self._rows, self._cache.shape
+        if self._bias is not None:
+            self._mask(group.scores, self._bias)
+        scores = RowTensor(group.scores.view, DType.BF16, steps=((1, 0),))
+        sums = arena.record("reciprocal sums", rows)
+        record = RowTensor(sums.view, DType.B32, steps=((1, 0),))
+        self._rows_kernel(softmax_rows(), {"x": scores}, [scores, record], (rows,), self._keys, DYNAMIC)
+        codes = arena.new("probability codes", rows, self._keys, DType.I8, bank=OPERANDS)
+        scales = arena.record("probability scales", rows)
+        steps = ((1, 0),)
+        results = [
+            RowTensor(codes.view, DType.I8, steps=steps),
+            RowTensor(codes.view, DType.KA, steps=steps),
+            RowTensor(scales.view, DType.B32, steps=steps),
+        ]
+        vector = self._cache.value_scales + 4 * head * shape.tokens
+        inputs = {"p": scores, "unit": vector}
+        self._rows_kernel(quantise_probabilities(), inputs, results, (rows,), self._keys, DYNAMIC)
+        factor = arena.record("mixing scales", rows)
+        pair = {"scale": results[2], "inverse": record}
+        self._rows_kernel(mixing_scale(UNIT_FACTOR), pair, [RowTensor(factor.view, DType.B32, steps=steps)], (rows,), 1)
+        mixed = arena.new("mixed values", rows, shape.width, DType.BF16, bank=VECTORS)
+        self._multiply_values(codes, factor, mixed, head)
+        tokens, shared, width = self._tokens, self._shared, shape.width
+        source = RowTensor(mixed.view, DType.BF16, steps=((shared, 0), (1, 0)))
+        target = RowTensor(out.view, DType.BF16, channel=2 * head * shared * width, steps=((1, 0), (0, 2 * width)))
+        self._rows_kernel(copy(), {"x": source}, [target], (tokens, shared), width)
+        arena.free(sums, scales, factor, codes, mixed, group.scores, group.query_codes, group.query_scales)
+
+    def _mask(self, scores: Tensor, bias: Tensor) -> None:
+        """Add the bias to the scores of this run's keys."""
+        config, memory, tokens = self._config, self._image.memory, self._tokens
+        installed = self._image.constants.install(place(config, [_ADD]), {}, memory.label)
+        x = Stream(scores.view, 0, self._rows, 0, scores.view.channels, DType.BF16)
+        y = Stream(bias.view, 0, tokens, 0, bias.view.channels, DType.BF16)
+        beat, beats = 2 * config.vector_lanes, tokens // config.vector_lanes
+        loops = {"n0": beats, "n1": self._shared, "n2": tokens, "m0": beats, "m1": self._rows}
+        loops |= {"x_dc0": beat, "x_dp1": 1, "x_dp2": self._shared, "y_dc0": beat, "y_dp2": 1, "o_dc0": beat, "o_dp1": 1}
+        loops |= {f"patch{i}": patch("VECTOR", f"{v}_c0", register=Register.POSITION, shift=1) for i, v in enumerate("xo")}
+        emit_pass(memory, installed, loops, x, x, y=y)
+
+    def _multiply_values(self, codes: Tensor, factor: Tensor, mixed: Tensor, head: int) -> None:
+        config, memory, rows, shape = self._config, self._image.memory, self._rows, self._cache.shape
+        program = place(config, _mix_steps())
+        installed = self._image.constants.install(program, {}, memory.label)
+        common = tile_fields(cut_tiles(config, rows, 0, config.scaled_accs), shape.value_tiles, rows)
+        memory.recorder.emit(
+            "MAC",
+            memory.label,
+            (codes.view.access(config, write=False),),
+            **codes.view.fields("in"),
+            **common,
+            mode=int(Precision.A8W8),
+            scales=1,
+            replay=1,
+            **row_geometry(rows, 1),
+            tag=_VALUE_TAG,
+            patch0=patch("MAC", "cw", register=Register.VALUE_WORDS),
+        )
+        memory.recorder.emit(
+            "EPILOGUE",
+            memory.label,
+            (*installed.accesses, factor.view.access(config, write=False), mixed.view.access(config, write=True)),
+            **mixed.view.fields("out"),
+            out_type=int(DType.BF16),
+            **factor.view.fields("res"),
+            res_type=int(DType.B32),
+            res_enable=1,
+            res_row=1,
+            **common,
+            ctx=installed.ctx,
+            wraps=installed.wraps,
+        )
+
+
+_KEY_TAG, _VALUE_TAG = 0x4B, 0x56
+
+
+def _score_steps(scale: np.float32) -> list[Step]:
+    """fp32(acc) * (sq * sk) * scale: y = sq, sk in the first column's memory."""
+    return [
+        Step(op=DataflowOp.FMUL, a=Source.Y, b=Source.MEM, indexed=True, to_y=True),
+        Step(op=DataflowOp.I2F),
+        Step(op=DataflowOp.FMUL, b=Source.Y),
+        Step(op=DataflowOp.FMUL, b=Source.IMM, imm=int(scale.view(np.int32))),
+    ]
+
+
+def _mix_steps() -> list[Step]:
+    """fp32(acc) * y."""
+    return [Step(op=DataflowOp.I2F), Step(op=DataflowOp.FMUL, b=Source.Y)]

@@ -1,0 +1,157 @@
+"""One layer of a transformer: x += attention(norm(x)); x += feed_forward(norm(x)).
+
+Weights are sent to the ring one product ahead of what multiplies them, so that DDR is busy while the dataflow array
+works. Keys and values are projected before queries: what appends them to the cache runs beside the queries' product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.isa import DType
+from headrace_host.kernels.group_weights import GroupWeights
+from headrace_host.kernels.image import KernelImage
+from headrace_host.kernels.linear import Linear, Rows
+from headrace_host.kernels.rows import RowTensor, emit_rows
+from headrace_host.kernels.row_weights import RowWeights
+from headrace_host.kernels.transformer import rms_norm
+from headrace_host.models.graph import GroupScales
+from headrace_host.models.language import Dimensions, MachineWeights, Projection, Rotary
+from headrace_host.models.language import Layer as LayerWeights
+from headrace_host.transformer.attention import Attention
+from headrace_host.transformer.cache import Cache
+from headrace_host.transformer.feed_forward import FeedForward
+from headrace_host.transformer.quantiser import STEP, Quantised, Quantiser
+from headrace_host.transformer.residual import Residual
+from headrace_host.transformer.rotary import Turn, half_order
+from headrace_host.transformer.tensors import VECTORS, Arena, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """How a run of ``tokens`` tokens is cut: rows of the feed-forward part, n tiles of gate and up at a time, rows
+    quantised at a time; whether the residual stays in the scratchpad."""
+
+    tokens: int
+    hidden_rows: int
+    hidden_tiles: int
+    block: int
+    keep: bool
+
+
+class TransformerLayer:
+    """Emits the commands of one layer."""
+
+    def __init__(
+        self,
+        image: KernelImage,
+        arena: Arena,
+        weights: LayerWeights,
+        name: str,
+        *,
+        dimensions: Dimensions,
+        rotary: Rotary,
+        epsilon: float,
+        cache: Cache,
+        turn: Turn,
+        bias: Tensor | None,
+        tiling: Tiling,
+    ) -> None:
+        self._image, self._arena, self._weights, self._epsilon = image, arena, weights, epsilon
+        self._tiling, self._width = tiling, dimensions.width
+        self._quantiser = Quantiser(image, arena, block=tiling.block)
+        d, tokens, rows = dimensions, tiling.tokens, tiling.hidden_rows
+
+        def layer(part: str, projection: Projection, rows: int, heads: int = 0) -> Linear:
+            order = half_order(rotary, heads, d.head_width) if heads else None
+            machine, bias = ordered(projection, order)
+            return Linear(image.memory, image.constants, image.image, f"{name} {part}", machine, rows, bias)
+
+        self._query = layer("query", weights.query, tokens, d.heads)
+        self._key = layer("key", weights.key, tokens, d.kv_heads)
+        self._value = layer("value", weights.value, tokens)
+        self._out = layer("attention out", weights.attention_out, tokens)
+        self._attention = Attention(
+            image, arena, cache, turn, tokens=tokens, shared=d.heads // d.kv_heads, bias=bias
+        )
+        parts = (layer("gate", weights.gate, rows), layer("up", weights.up, rows), layer("down", weights.down, rows))
+        self._feed_forward = FeedForward(
+            image, arena, self._quantiser, parts, rows=rows, chunk=tiling.hidden_tiles
+        )
+        self.linear = (self._key, self._value, self._query, self._out, *parts)
+
+    def stream_projections(self) -> None:
+        """Send the weights of keys, values and queries to the ring: to be called before `emit`, well ahead of it."""
+        for layer in (self._key, self._value, self._query):
+            layer.stream(self._tiling.tokens)
+
+    def emit(self, residual: Residual, ahead: Callable[[], None]) -> None:
+        """Run the layer on ``residual``; ``ahead`` sends to the ring what is multiplied next."""
+        queries = self._attend(residual)
+        tokens, rows = self._tiling.tokens, self._tiling.hidden_rows
+        self._feed_forward.stream_first()
+        x = self._quantiser.emit(queries, tokens)
+        self._arena.free(queries)
+        residual.add(self._multiply(self._out, x), 0, tokens)
+        self._free(x)
+        for first in range(0, tokens, rows):
+            x = self._normalised(residual, self._weights.hidden_norm, first, rows)
+            hidden = self._feed_forward.hidden(x, 0)
+            self._free(x)
+            if first + rows < tokens:
+                self._feed_forward.stream_first()
+            else:
+                ahead()
+            residual.add(self._feed_forward.project(hidden), first, rows)
+
+    def _attend(self, residual: Residual) -> Tensor:
+        """What attention makes of the rows, before its projection."""
+        x = self._normalised(residual, self._weights.attention_norm, 0, self._tiling.tokens)
+        keys, values, queries = (self._multiply(layer, x) for layer in (self._key, self._value, self._query))
+        self._free(x)
+        self._attention.append(keys, values)
+        self._arena.free(keys, values)
+        self._attention.stream()
+        self._out.stream(self._tiling.tokens)
+        self._attention.mix(queries)
+        return queries
+
+    def _normalised(self, residual: Residual, weights: NDArray[np.float32], first: int, count: int) -> Quantised:
+        rows = residual.read(first, count)
+        n = self._arena.new("normalised", count, self._width, DType.BF16, bank=VECTORS)
+        x, out = (RowTensor(t.view, DType.BF16, steps=STEP) for t in (rows, n))
+        kernel = rms_norm(weights, self._epsilon)
+        emit_rows(self._image, kernel, {"x": x}, [out], rows=(count,), elements=self._width)
+        residual.release(rows)
+        result = self._quantiser.emit(n, count)
+        self._arena.free(n)
+        return result
+
+    def _multiply(self, layer: Linear, x: Quantised) -> Tensor:
+        tokens = self._tiling.tokens
+        out = self._arena.new(layer.name, tokens, layer.outputs, DType.BF16, bank=VECTORS)
+        layer.multiply(Rows(codes=x.codes.view, scales=x.scales.view, out=out.view, count=tokens))
+        return out
+
+    def _free(self, x: Quantised) -> None:
+        self._arena.free(x.codes, x.scales)
+
+
+def ordered(
+    projection: Projection, order: NDArray[np.int64] | None
+) -> tuple[MachineWeights, NDArray[np.float32] | None]:
+    """Weights and bias of a projection, its outputs in ``order``."""
+    weights, bias = projection.weights.machine(), projection.bias
+    if order is None:
+        return weights, bias
+    turned = None if bias is None else bias[order]
+    if isinstance(weights, RowWeights):
+        return RowWeights(codes=weights.codes[order], scale=weights.scale[order]), turned
+    sd, sm, kc = weights.groups.sd, weights.groups.sm, weights.groups.kc
+    assert sd is not None and sm is not None and kc is not None
+    groups = GroupScales(sd=sd[order], sm=sm[order], kc=kc[order])
+    return GroupWeights(codes=weights.codes[order], groups=groups, scale=weights.scale[order]), turned

@@ -1,0 +1,45 @@
+"""Dynamic quantisation of bf16 rows to the operands of a linear layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.isa import DType
+from headrace_host.kernels.image import KernelImage
+from headrace_host.kernels.rows import RowTensor, emit_rows
+from headrace_host.kernels.transformer import quantise_groups
+from headrace_host.transformer.tensors import OPERANDS, Arena, Tensor
+
+STEP = ((1, 0),)
+"""Rows that are consecutive pixels."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Int8 codes with activation shifts, and the scale of each row."""
+
+    codes: Tensor
+    scales: Tensor
+
+
+class Quantiser:
+    """Emits the passes for a tensor of any width, ``block`` rows at a time: its intermediates are as large."""
+
+    def __init__(self, image: KernelImage, arena: Arena, *, block: int) -> None:
+        self._image, self._arena, self._block = image, arena, block
+
+    def emit(self, source: Tensor, rows: int) -> Quantised:
+        """Codes and scales of ``rows`` rows."""
+        channels = source.view.channels // source.size
+        codes = self._arena.new("codes", rows, channels, DType.I8, bank=OPERANDS)
+        out = Quantised(codes, self._arena.record("scales", rows))
+        for first in range(0, rows, self._block):
+            count = min(self._block, rows - first)
+            x = RowTensor(source.view, DType.BF16, pixel=first, steps=STEP)
+            results = [
+                RowTensor(codes.view, DType.I8, pixel=first, steps=STEP),
+                RowTensor(codes.view, DType.KA, pixel=first, steps=STEP),
+                RowTensor(out.scales.view, DType.B32, pixel=first, steps=STEP),
+            ]
+            emit_rows(self._image, quantise_groups(), {"x": x}, results, rows=(count,), elements=channels)
+        return out

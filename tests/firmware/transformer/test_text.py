@@ -1,0 +1,45 @@
+"""Small models of both architectures on the golden machine: rows and logits equal the emulated numerics, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headrace.config import machine
+from headrace_host.device import open_device
+from headrace_host.models.gguf.importer import load_gguf
+from headrace_host.transformer.runner import TextRunner
+from headrace_host.transformer.text import TextMachine
+
+CONTEXT = 64
+TOKENS = [5, 17, 99, 3, 250, 44, 44, 12, 7, 201, 150, 31, 90, 64, 2, 11, 33, 180, 77, 8]
+
+
+def run(text: TextMachine, chunks: list[int], backend: str = "golden") -> NDArray[np.float32]:
+    """Logits of `TOKENS`, taken ``chunks`` at a time."""
+    runner = TextRunner(text, sizes=sorted(set(chunks)), backend=backend)
+    position, logits = 0, []
+    for size in chunks:
+        logits.append(runner.run(TOKENS[position : position + size], position))
+        position += size
+    return np.concatenate(logits)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_decode_equals_emulation(architecture: str, tmp_path: Path, emulation: ModuleType, files: ModuleType) -> None:
+    model = load_gguf(files.small(tmp_path, architecture))
+    text = TextMachine(model, machine("base"), CONTEXT, tuple(range(model.dimensions.layers)))
+    expected = emulation.Emulation(model).logits(TOKENS)
+    np.testing.assert_array_equal(run(text, [1] * len(TOKENS)), expected)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_prefill_equals_emulation(architecture: str, tmp_path: Path, emulation: ModuleType, files: ModuleType) -> None:
+    model = load_gguf(files.small(tmp_path, architecture))
+    text = TextMachine(model, machine("base"), CONTEXT, tuple(range(model.dimensions.layers)))
+    expected = emulation.Emulation(model).logits(TOKENS)
+    np.testing.assert_array_equal(run(text, [16, 1, 1, 1, 1]), expected)
