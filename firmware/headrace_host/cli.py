@@ -41,6 +41,8 @@ from headrace_host.precision.lower import Calibration
 from headrace_host.precision.study import choice_table, reason_table, study
 from headrace_host.report import command_labels, cost_table, layer_costs, total_cost
 from headrace_host.session import Sample, Session, samples
+from headrace_host.transformer.bench import CASES as LAYER_CASES
+from headrace_host.transformer.bench import measure
 from headrace_sim.rtl.trace import chrome_trace
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -68,6 +70,7 @@ class BenchName(StrEnum):
     gemm = "gemm"
     conv = "conv"
     network = "network"
+    layer = "layer"
 
 
 MachineOption = Annotated[str, typer.Option("--machine", "-m", help="A machine of `headrace machines`.")]
@@ -210,11 +213,14 @@ def bench(
     size: Annotated[int, typer.Option(min=1, help="M = K = N of gemm.")] = 256,
     divide: Annotated[int, typer.Option(min=1, max=16, help="Divide the channels of conv, for small machines.")] = 1,
 ) -> None:
-    """Measure MAC and bus utilisation from doorbell to interrupt.
+    """Measure MAC and bus utilisation from doorbell to interrupt; `layer`: one transformer layer, between others.
 
     Example: headrace bench gemm --machine base --precision A4W4 --json gemm.json
     """
     config = machine(machine_name)
+    if name is BenchName.layer:
+        _bench_layer(config, backend, json_file)
+        return
     if name is BenchName.network:
         choices = _choices(precision)
         sessions = [*_bench_network("resnet8", "resnet-8", fetch_cifar10()[:1], config, backend, choices)]
@@ -230,6 +236,20 @@ def bench(
         write_json(json_file, content | {"results": [session.bench_result(name) for name, session in sessions]})
     for _, session in sessions:
         _verdict(session)
+
+
+def _bench_layer(config: NpuConfig, backend: Backend, json_file: Path | None) -> None:
+    model = load_gguf(fetch_smollm2())
+    found = []
+    with err.status("Building") as status:
+        for case in LAYER_CASES:
+            found.append(measure(model, config, case, backend=backend.value, progress=status.update))
+    for cost in found:
+        if cost.counters:
+            out.print(cost.table())
+    if json_file is not None:
+        content = {"bench": "layer", "machine": config.name, "backend": backend.value}
+        write_json(json_file, content | {"results": [cost.to_dict() for cost in found if cost.counters]})
 
 
 def _bench_network(

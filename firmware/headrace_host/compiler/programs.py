@@ -32,6 +32,7 @@ class Step:
     reduce: Reduce = Reduce.NONE
     repeat: int = 0
     across: bool = False
+    row: bool = False
     vector: str | None = None
     table: NDArray[np.int32] | None = None
     index: MemIndex = MemIndex.X
@@ -103,6 +104,7 @@ def _context(step: Step, vectors: dict[str, tuple[int, int]]) -> list[int]:
         dst=int(step.to_y),
         reduce=step.reduce,
         across=int(step.across),
+        row=int(step.row),
         sh=step.sh,
         repeat=step.repeat,
         imm=step.imm & 0xFFFFFFFF,

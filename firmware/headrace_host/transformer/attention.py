@@ -6,6 +6,7 @@ scores 0; then for each group g: scores g + 1, softmax g, mixing g.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from headrace_host.compiler.tiling import cut_tiles
 from headrace_host.compiler.vector_pass import Stream, emit_pass
 from headrace_host.kernels.image import KernelImage
 from headrace_host.kernels.linear import UNIT_FACTOR, row_geometry, tile_fields
-from headrace_host.kernels.rows import DynamicRow, RowTensor, emit_rows
+from headrace_host.kernels.rows import DynamicRow, RowKernel, RowTensor, Vector, emit_rows
 from headrace_host.kernels.transformer import copy, mixing_scale, quantise_probabilities, quantise_rows, softmax_rows
 from headrace_host.transformer.cache import Cache
 from headrace_host.transformer.positions import Register
@@ -65,12 +66,12 @@ class Attention:
         turned = self._arena.new("turned keys", tokens * heads, width, DType.BF16, bank=VECTORS)
         self._turn.load()
         self._turn.emit(keys, 0, turned, heads)
-        by_head = RowTensor(turned.view, DType.BF16, steps=((heads, 0), (1, 0)))
+        by_head = RowTensor(view=turned.view, kind=DType.BF16, steps=((heads, 0), (1, 0)))
         codes, scales = self._quantised("key", by_head, heads, by_token=False)
         self._cache.append_keys(codes.view, tokens)
         self._cache.append_scales(self._cache.key_scales, scales.view, tokens)
         self._arena.free(turned, codes, scales)
-        plain = RowTensor(values.view, DType.BF16, steps=((1, 0), (0, 2 * width)))
+        plain = RowTensor(view=values.view, kind=DType.BF16, steps=((1, 0), (0, 2 * width)))
         codes, scales = self._quantised("value", plain, heads, by_token=False)
         self._cache.append_values(codes.view, tokens)
         self._cache.append_scales(self._cache.value_scales, scales.view, tokens)
@@ -83,7 +84,7 @@ class Attention:
         codes = self._arena.new(f"{what} codes", tokens * heads, width, DType.I8, bank=bank)
         scales = self._arena.record(f"{what} scales", tokens * heads)
         steps = ((heads, 0), (1, 0)) if by_token else ((1, 0), (tokens, 0))
-        results = [RowTensor(t.view, t.kind, steps=steps) for t in (codes, scales)]
+        results = [RowTensor(view=t.view, kind=t.kind, steps=steps) for t in (codes, scales)]
         self._rows_kernel(quantise_rows(), {"x": source}, results, (tokens, heads), width)
         return codes, scales
 
@@ -112,7 +113,7 @@ class Attention:
         turned = arena.new("turned queries", rows, width, DType.BF16, bank=VECTORS)
         self._turn.load()
         self._turn.emit(queries, head * shared, turned, shared)
-        source = RowTensor(turned.view, DType.BF16, steps=((shared, 0), (1, 0)))
+        source = RowTensor(view=turned.view, kind=DType.BF16, steps=((shared, 0), (1, 0)))
         codes, scales = self._quantised("query", source, shared, by_token=True)
         arena.free(turned)
         scores = arena.new("scores", rows, self._keys, DType.BF16, bank=VECTORS)
@@ -192,31 +193,43 @@ class Attention:
         arena, rows, shape = self._arena, self._rows, self._cache.shape
         if self._bias is not None:
             self._mask(group.scores, self._bias)
-        scores = RowTensor(group.scores.view, DType.BF16, steps=((1, 0),))
+        scores = RowTensor(view=group.scores.view, kind=DType.BF16, steps=((1, 0),))
         sums = arena.record("reciprocal sums", rows)
-        record = RowTensor(sums.view, DType.B32, steps=((1, 0),))
+        record = RowTensor(view=sums.view, kind=DType.B32, steps=((1, 0),))
         self._rows_kernel(softmax_rows(), {"x": scores}, [scores, record], (rows,), self._keys, DYNAMIC)
         codes = arena.new("probability codes", rows, self._keys, DType.I8, bank=OPERANDS)
         scales = arena.record("probability scales", rows)
         steps = ((1, 0),)
         results = [
-            RowTensor(codes.view, DType.I8, steps=steps),
-            RowTensor(codes.view, DType.KA, steps=steps),
-            RowTensor(scales.view, DType.B32, steps=steps),
+            RowTensor(view=codes.view, kind=DType.I8, steps=steps),
+            RowTensor(view=codes.view, kind=DType.KA, steps=steps),
+            RowTensor(view=scales.view, kind=DType.B32, steps=steps),
         ]
-        vector = self._cache.value_scales + 4 * head * shape.tokens
+        part = self._cache.value_scales
+        vector = Vector(part + 4 * head * shape.tokens, self._cache.access(part, write=False))
         inputs = {"p": scores, "unit": vector}
         self._rows_kernel(quantise_probabilities(), inputs, results, (rows,), self._keys, DYNAMIC)
         factor = arena.record("mixing scales", rows)
         pair = {"scale": results[2], "inverse": record}
-        self._rows_kernel(mixing_scale(UNIT_FACTOR), pair, [RowTensor(factor.view, DType.B32, steps=steps)], (rows,), 1)
+        self._rows_kernel(mixing_scale(UNIT_FACTOR), pair, [RowTensor(view=factor.view, kind=DType.B32, steps=steps)], (rows,), 1)
         mixed = arena.new("mixed values", rows, shape.width, DType.BF16, bank=VECTORS)
         self._multiply_values(codes, factor, mixed, head)
         tokens, shared, width = self._tokens, self._shared, shape.width
-        source = RowTensor(mixed.view, DType.BF16, steps=((shared, 0), (1, 0)))
-        target = RowTensor(out.view, DType.BF16, channel=2 * head * shared * width, steps=((1, 0), (0, 2 * width)))
+        source = RowTensor(view=mixed.view, kind=DType.BF16, steps=((shared, 0), (1, 0)))
+        target = RowTensor(view=out.view, kind=DType.BF16, channel=2 * head * shared * width, steps=((1, 0), (0, 2 * width)))
         self._rows_kernel(copy(), {"x": source}, [target], (tokens, shared), width)
         arena.free(sums, scales, factor, codes, mixed, group.scores, group.query_codes, group.query_scales)
+
+    def _rows_kernel(
+        self,
+        kernel: RowKernel,
+        inputs: Mapping[str, RowTensor | Vector],
+        results: Sequence[RowTensor],
+        rows: tuple[int, ...],
+        elements: int,
+        dynamic: DynamicRow | None = None,
+    ) -> None:
+        emit_rows(self._image, kernel, inputs, results, rows=rows, elements=elements, dynamic=dynamic)
 
     def _mask(self, scores: Tensor, bias: Tensor) -> None:
         """Add the bias to the scores of this run's keys."""

@@ -64,8 +64,8 @@ class FeedForward:
                 self._stream(*chunks[number + 1])
             else:
                 self.stream_down()
-            gate, up = (RowTensor(part.view, DType.BF16, steps=((1, 0),)) for part in parts)
-            out = RowTensor(hidden.view, DType.BF16, channel=2 * first * config.cols, steps=((1, 0),))
+            gate, up = (RowTensor(view=part.view, kind=DType.BF16, steps=((1, 0),)) for part in parts)
+            out = RowTensor(view=hidden.view, kind=DType.BF16, channel=2 * first * config.cols, steps=((1, 0),))
             elements = min(tiles * config.cols, self._gate.outputs - first * config.cols)
             emit_rows(
                 self._image, silu_product(), {"gate": gate, "up": up}, [out], rows=(self._rows,), elements=elements

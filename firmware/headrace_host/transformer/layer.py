@@ -123,7 +123,7 @@ class TransformerLayer:
     def _normalised(self, residual: Residual, weights: NDArray[np.float32], first: int, count: int) -> Quantised:
         rows = residual.read(first, count)
         n = self._arena.new("normalised", count, self._width, DType.BF16, bank=VECTORS)
-        x, out = (RowTensor(t.view, DType.BF16, steps=STEP) for t in (rows, n))
+        x, out = (RowTensor(view=t.view, kind=DType.BF16, steps=STEP) for t in (rows, n))
         kernel = rms_norm(weights, self._epsilon)
         emit_rows(self._image, kernel, {"x": x}, [out], rows=(count,), elements=self._width)
         residual.release(rows)

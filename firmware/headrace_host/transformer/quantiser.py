@@ -35,11 +35,11 @@ class Quantiser:
         out = Quantised(codes, self._arena.record("scales", rows))
         for first in range(0, rows, self._block):
             count = min(self._block, rows - first)
-            x = RowTensor(source.view, DType.BF16, pixel=first, steps=STEP)
+            x = RowTensor(view=source.view, kind=DType.BF16, pixel=first, steps=STEP)
             results = [
-                RowTensor(codes.view, DType.I8, pixel=first, steps=STEP),
-                RowTensor(codes.view, DType.KA, pixel=first, steps=STEP),
-                RowTensor(out.scales.view, DType.B32, pixel=first, steps=STEP),
+                RowTensor(view=codes.view, kind=DType.I8, pixel=first, steps=STEP),
+                RowTensor(view=codes.view, kind=DType.KA, pixel=first, steps=STEP),
+                RowTensor(view=out.scales.view, kind=DType.B32, pixel=first, steps=STEP),
             ]
             emit_rows(self._image, quantise_groups(), {"x": x}, results, rows=(count,), elements=channels)
         return out

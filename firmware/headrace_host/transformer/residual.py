@@ -45,7 +45,7 @@ class Residual:
     def add(self, rows: Tensor, first: int, count: int) -> None:
         """Add ``rows`` to the rows from ``first`` on; this takes ``rows`` over."""
         old = self.read(first, count)
-        x, y = (RowTensor(t.view, DType.BF16, steps=STEP) for t in (rows, old))
+        x, y = (RowTensor(view=t.view, kind=DType.BF16, steps=STEP) for t in (rows, old))
         emit_rows(self._image, add(), {"a": x, "b": y}, [x], rows=(count,), elements=self._width)
         if self._keep:
             self._held = rows

@@ -71,7 +71,7 @@ class TextMachine:
         d, config = self.model.dimensions, self.config
         tiling = tiling or default_tiling(config, tokens)
         self._check(tokens)
-        image = KernelImage(config, area_bytes=self._area(), beside=self._first)
+        image = KernelImage(config, area_bytes=self.area_bytes, beside=self._first)
         arena = Arena(config, image.memory.scratchpad)
         if self._first is None:
             self._first = image
@@ -104,7 +104,8 @@ class TextMachine:
                 f"of {self.context}, not {tokens}"
             )
 
-    def _area(self) -> int:
+    @property
+    def area_bytes(self) -> int:
         """Bytes of DDR that runs write: caches, inputs, residual, logits; of images of up to 64 tokens, thrice."""
         d = self.model.dimensions
         cache = len(self.layers) * d.kv_heads * self.context * (2 * d.head_width + 8)
@@ -131,8 +132,8 @@ class TextMachine:
         out = arena.new("rows", tokens, width, DType.BF16, bank=VECTORS)
         for location, tensor in ((codes, x), (scales, s)):
             image.memory.load(location, 0, tokens, tensor.view, 0)
-        inputs = {"codes": RowTensor(x.view, DType.I8, steps=STEP), "scale": RowTensor(s.view, DType.B32, steps=STEP)}
-        results = [RowTensor(out.view, DType.BF16, steps=STEP)]
+        inputs = {"codes": RowTensor(view=x.view, kind=DType.I8, steps=STEP), "scale": RowTensor(view=s.view, kind=DType.B32, steps=STEP)}
+        results = [RowTensor(view=out.view, kind=DType.BF16, steps=STEP)]
         emit_rows(image, embed(), inputs, results, rows=(tokens,), elements=width)
         arena.free(x, s)
         return out
@@ -164,7 +165,7 @@ class TextMachine:
         head.stream(tokens, 0, min(step, head.tiles))
         rows = residual.read(0, tokens)
         n = arena.new("normalised", tokens, d.width, DType.BF16, bank=VECTORS)
-        x, out = (RowTensor(t.view, DType.BF16, steps=STEP) for t in (rows, n))
+        x, out = (RowTensor(view=t.view, kind=DType.BF16, steps=STEP) for t in (rows, n))
         emit_rows(
             image, rms_norm(self.model.output_norm, self.model.epsilon), {"x": x}, [out], rows=(tokens,), elements=d.width
         )

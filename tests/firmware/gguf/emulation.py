@@ -21,9 +21,9 @@ Sums = NDArray[np.int32]
 GROUP, UNIT, GUARD = 32, 16, 8
 """Codes that share an activation shift; codes of INT8 weights that are shifted together, and what they are times."""
 
-_RECIPROCALS = np.array([241, 216, 195, 178, 164, 152, 141, 132], F) / F(256)
-_MIDDLES = 1 + (np.arange(8) + 0.5) / 8
-_ROOTS = (np.rint(256 / np.sqrt(np.concatenate([_MIDDLES, 2 * _MIDDLES]))) / 256).astype(F)
+_RECIPROCALS = np.rint(65536 / (1 + np.arange(33) / 32))
+_EIGHTHS = 1 + np.arange(17) / 16
+_ROOTS = np.rint(65536 / np.sqrt(np.stack([_EIGHTHS, 2 * _EIGHTHS])))
 _POWERS = (np.rint(256 * 2 ** (np.arange(9) / 8)) / 256).astype(F)
 _LOG2_E = F(np.log2(np.e))
 
@@ -35,28 +35,33 @@ def bf16(x: Values) -> Values:
 
 
 def recip(x: Values) -> Values:
-    """1 / x for x > 0: a table of 8 and one Newton step; 0 below 2^-126."""
+    """1 / x for x > 0: 32 intervals, linear between by 8 bits; 0 below 2^-126."""
     m, e = _parts(x)
-    t = _RECIPROCALS[((m - 1) * 8).astype(int)]
-    return _scaled(t * (F(2) - m * t), -e)
+    steps = np.floor((m.astype(np.float64) - 1) * 2**13)
+    i, rest = (steps // 256).astype(int), steps % 256
+    value = (_RECIPROCALS[i] * 256 - (_RECIPROCALS[i] - _RECIPROCALS[i + 1]) * rest) / 2**24
+    return _scaled(value.astype(F), -e)
 
 
 def rsqrt(x: Values) -> Values:
-    """1 / sqrt(x) for x > 0: a table of 2 x 8 and one Newton step."""
+    """1 / sqrt(x) for x > 0: 2 x 16 intervals, linear between by 8 bits."""
     m, e = _parts(x)
-    t = _ROOTS[((m - 1) * 8).astype(int) + 8 * (e & 1)]
-    m = np.where(e & 1, 2 * m, m)
-    return _scaled(t * (F(1.5) - F(0.5) * m * (t * t)), -(e >> 1))
+    steps = np.floor((m.astype(np.float64) - 1) * 2**12)
+    i, rest, odd = (steps // 256).astype(int), steps % 256, e & 1
+    value = (_ROOTS[odd, i] * 256 - (_ROOTS[odd, i] - _ROOTS[odd, i + 1]) * rest) / 2**24
+    return _scaled(value.astype(F), -(e >> 1))
 
 
 def exp(x: Values) -> Values:
-    """e^x: 8 intervals of 2^f, linear between; 0 below 2^-126, held at 2^127."""
-    y = np.clip(x * _LOG2_E, F(-1000), F(127))
+    """e^x: the power of two rounded to 11 fraction bits; 8 intervals, linear between; 0 below 2^-126."""
+    y = np.rint((x * (_LOG2_E * F(2048))).astype(np.float64)) / 2048
+    y = np.clip(y, -1000, 1000)
     whole = np.floor(y)
-    steps = (y - whole) * F(8)
-    i = np.minimum(steps.astype(int), 7)
-    value = _POWERS[i] + (steps - i.astype(F)) * (_POWERS[i + 1] - _POWERS[i])
-    return _scaled(value, whole.astype(int))
+    steps = (y - whole) * 8
+    i = np.floor(steps).astype(int)
+    value = _POWERS[i] + (steps - i) * (_POWERS[i + 1] - _POWERS[i])
+    with np.errstate(over="ignore"):
+        return _scaled(value.astype(F), whole.astype(int))
 
 
 def total(x: Values) -> Values:
@@ -162,7 +167,7 @@ def norm(x: Values, weights: Values, epsilon: float) -> Values:
 
 def silu_product(gate: Values, up: Values) -> Values:
     """silu(gate) up, bf16."""
-    return bf16(gate * recip(F(1) + exp(-gate)) * up)
+    return bf16(gate * up * recip(F(1) + exp(-gate)))
 
 
 class Emulation:
@@ -241,4 +246,4 @@ def _mix(scores: Values, v: Codes, sv: Values) -> Values:
     values = np.zeros((v.shape[1], padded), np.int8)
     values[:, :tokens] = v.T
     acc = multiply_rows(codes, ka, values)
-    return bf16(acc.astype(F) * (s / F(GUARD))[:, None] * recip(total(p))[:, None])
+    return bf16(acc.astype(F) * (s * recip(total(p)) / F(GUARD))[:, None])

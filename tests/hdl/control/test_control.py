@@ -222,7 +222,7 @@ def test_registers_on_the_bus() -> None:
         assert await b.read_at(scalar) == (0x11BBCC44, 0)
         await b.write("RING_BASE_LO", 0xFFFFFFFF)
         assert await b.read("RING_BASE_LO") == 0xFFFFFF80
-        for address in (0x018, 0x0C0, 0x140, 0x280, 0xFFC, scalar + 1, scalar + 2):
+        for address in (0x018, 0x0C0, 0x140, 0x298, 0xFFC, scalar + 1, scalar + 2):
             assert await b.write_at(address, 0xFFFFFFFF) == 2
             assert await b.read_at(address) == (0, 2)
         assert await b.read_at(scalar) == (0x11BBCC44, 0)

@@ -1,0 +1,318 @@
+"""Passes over rows of tensors in the scratchpad: operators of several VECTOR commands, with records in between.
+
+A row is `elements` elements of one pixel; rows are the turns of one or two loops. Between passes a value of a row, or
+of a group of 32 elements, is a record of L equal lanes. Row lengths may be known only when the commands start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from headrace.config import NpuConfig
+from headrace.isa import DataflowOp, Dest, DType, Reduce
+from headrace.isa.assembler import patch
+from headrace_host.compiler.constants import Vectors
+from headrace_host.compiler.layout import View
+from headrace_host.compiler.packing import GROUP_CODES
+from headrace_host.compiler.programs import Step, place
+from headrace_host.compiler.stream import Access, Space
+from headrace_host.compiler.vector_pass import Codes, Stream, emit_pass
+from headrace_host.errors import CompileError
+from headrace_host.kernels.image import KernelImage
+
+SIZES = {DType.I8: 1, DType.KA: 1, DType.BF16: 2, DType.I16: 2, DType.B32: 4}
+"""Bytes of an element; a KA element stands for a byte of its word."""
+SYMMETRIC = Codes(0, -127, 127)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTensor:
+    """Rows in the scratchpad: of ``kind``, the first at ``pixel`` and channel byte ``channel`` of ``view``; ``steps``
+    are (pixels, channel bytes) from turn to turn of each row loop, the outer one first."""
+
+    view: View
+    kind: DType
+    steps: tuple[tuple[int, int], ...]
+    pixel: int = 0
+    channel: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicRow:
+    """Scalar registers that hold counts of a row, less one: beats, groups of 32, beats of one value a group. Rows are
+    whole groups. ``vector_bytes``: bytes of a row of fp32, less 4."""
+
+    beats: int
+    groups: int
+    group_beats: int
+    vector_bytes: int
+
+
+@dataclass(frozen=True)
+class Vector:
+    """An operand of one fp32 value an element, the same for all rows, at DDR ``address``; ``access`` is what reading it
+    touches. It lies in the first column's memory during a pass."""
+
+    address: int
+    access: Access
+
+
+class Unit(Enum):
+    """What a beat of a pass, or of a stream, steps through."""
+
+    element = "element"  # L elements of a row
+    group = "group"  # L elements of a group; groups are a loop of their own
+    each = "each"  # one value a group
+    values = "values"  # L values of groups, which lie beside each other
+    word = "word"  # one value a word of a group
+    row = "row"  # one value a row
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stream of a pass: a tensor or record by ``name``, what its beats step through, its elements' type."""
+
+    name: str
+    unit: Unit
+    kind: DType | None = None
+
+
+@dataclass(frozen=True)
+class RowPass:
+    """One VECTOR command: its beats step through ``unit``; ``steps`` may contain a reduction to ``out.unit``.
+
+    ``vector`` names an input whose element is operand MEM of the first step, ``constants`` are vectors by name.
+    """
+
+    unit: Unit
+    steps: tuple[Step, ...]
+    x: Place
+    out: Place
+    y: Place | None = None
+    vector: str | None = None
+    constants: Vectors = field(default_factory=dict)
+
+    @property
+    def reduces(self) -> bool:
+        """Whether the beats of the innermost loop give one."""
+        return any(step.reduce for step in self.steps)
+
+
+@dataclass(frozen=True)
+class RowKernel:
+    """Passes in order; ``records`` are temporaries by name: (unit, type), units element, each, values or row."""
+
+    name: str
+    passes: tuple[RowPass, ...]
+    records: Mapping[str, tuple[Unit, DType]]
+    results: tuple[str, ...]
+
+
+def emit_rows(
+    image: KernelImage,
+    kernel: RowKernel,
+    inputs: Mapping[str, RowTensor | Vector],
+    results: Sequence[RowTensor],
+    rows: tuple[int, ...],
+    elements: int,
+    dynamic: DynamicRow | None = None,
+) -> None:
+    """Emit ``kernel`` over ``rows`` (turns of the row loops) of ``elements`` elements, at most so many if ``dynamic``."""
+    _Emission(image, kernel, dict(inputs), list(results), rows, elements, dynamic).emit()
+
+
+class _Emission:
+    def __init__(
+        self,
+        image: KernelImage,
+        kernel: RowKernel,
+        inputs: dict[str, RowTensor | Vector],
+        results: list[RowTensor],
+        rows: tuple[int, ...],
+        elements: int,
+        dynamic: DynamicRow | None,
+    ) -> None:
+        self._image, self._kernel, self._config = image, kernel, image.config
+        self._rows, self._elements, self._dynamic = rows, elements, dynamic
+        self._tensors: dict[str, RowTensor] = {n: t for n, t in inputs.items() if isinstance(t, RowTensor)}
+        self._tensors |= dict(zip(kernel.results, results, strict=True))
+        self._vectors = {n: v for n, v in inputs.items() if isinstance(v, Vector)}
+        lanes = self._config.vector_lanes
+        self._groups = -(-elements // GROUP_CODES)
+        grouped = any(p.unit not in (Unit.element, Unit.row) for p in kernel.passes)
+        if grouped and (elements % GROUP_CODES or GROUP_CODES % lanes or GROUP_CODES % self._config.word_bytes):
+            raise CompileError(f"kernel '{kernel.name}': rows of {elements} elements are not groups of {GROUP_CODES}")
+
+    def emit(self) -> None:
+        count = 1
+        for turns in self._rows:
+            count *= turns
+        outer = self._rows[1] if len(self._rows) == 2 else 0
+        steps = ((outer, 0), (1, 0)) if outer else ((1, 0),)
+        for number, (name, (unit, kind)) in enumerate(self._kernel.records.items()):
+            view = self._image.memory.scratch(
+                self._kernel.name, count, self._record_bytes(unit, kind), prefer=1 - number % 2
+            )
+            self._tensors[name] = RowTensor(view=view, kind=kind, steps=steps)
+        for each in self._kernel.passes:
+            self._emit_pass(each)
+        self._image.memory.release_buffers()
+
+    def _record_bytes(self, unit: Unit, kind: DType) -> int:
+        lanes, size = self._config.vector_lanes, SIZES[kind]
+        return size * {
+            Unit.element: self._elements,
+            Unit.each: self._groups * lanes,
+            Unit.values: self._groups + lanes - 1,
+            Unit.row: lanes,
+        }[unit]
+
+    def _emit_pass(self, each: RowPass) -> None:
+        memory, config = self._image.memory, self._config
+        program = place(config, _aligned(each.steps, config))
+        installed = self._image.constants.install(program, each.constants, memory.label)
+        if installed.wraps:
+            raise CompileError(f"kernel '{self._kernel.name}': machine '{config.name}' has too few columns for a pass")
+        reads = () if each.vector is None else self._load_vector(self._vectors[each.vector])
+        counts = self._counts(each.unit)
+        inner = len(counts)
+        loops = {f"n{i}": n for i, n in enumerate((*counts, *reversed(self._rows)))}
+        if each.unit is Unit.group:
+            loops |= {"idx_step": counts[0]}
+        loops |= {"idx_base": installed.idx_base, "idx_loop": 3 if each.unit in (Unit.each, Unit.word) else 0}
+        streams = {"x": self._stream(each.x, each, "x", inner, loops)}
+        if each.y is not None:
+            streams["y"] = self._stream(each.y, each, "y", inner, loops)
+        out = self._stream(each.out, each, "o", inner, loops)
+        channels = 1 if each.unit in (Unit.each, Unit.word) else 0
+        if each.unit is Unit.element and self._elements % config.vector_lanes:
+            channels = self._elements
+        loops |= self._patches(each)
+        codes = SYMMETRIC if out.kind is DType.I8 else Codes(0, -128, 127)
+        emit_pass(
+            memory, installed, loops, streams["x"], out, y=streams.get("y"), codes=codes, channels=channels, reads=reads
+        )
+
+    def _counts(self, unit: Unit) -> tuple[int, ...]:
+        """Turns of the loops inside the row loops, the innermost first."""
+        lanes, word = self._config.vector_lanes, self._config.word_bytes
+        return {
+            Unit.element: (-(-self._elements // lanes),),
+            Unit.group: (GROUP_CODES // lanes, self._groups),
+            Unit.each: (self._groups,),
+            Unit.values: (-(-self._groups // lanes),),
+            Unit.word: (GROUP_CODES // word, self._groups),
+            Unit.row: (1,),
+        }[unit]
+
+    def _stream(self, at: Place, each: RowPass, prefix: str, inner: int, loops: dict[str, int]) -> Stream:
+        """The stream of ``at``, whose steps are added to ``loops``."""
+        tensor = self._tensors[at.name]
+        kind = at.kind or tensor.kind
+        size, lanes = SIZES[kind], self._config.vector_lanes
+        group = GROUP_CODES * size
+        record = size * lanes
+        steps: tuple[int, ...] = {
+            (Unit.element, Unit.element): (record,),
+            (Unit.element, Unit.row): (0,),
+            (Unit.group, Unit.element): (record, group),
+            (Unit.group, Unit.each): (0, record),
+            (Unit.group, Unit.values): (0, size),
+            (Unit.group, Unit.row): (0, 0),
+            (Unit.each, Unit.each): (record,),
+            (Unit.each, Unit.values): (size,),
+            (Unit.each, Unit.row): (0,),
+            (Unit.values, Unit.values): (record,),
+            (Unit.values, Unit.row): (0,),
+            (Unit.word, Unit.word): (self._config.word_bytes, group),
+            (Unit.word, Unit.each): (0, record),
+            (Unit.word, Unit.row): (0, 0),
+            (Unit.row, Unit.row): (0,),
+        }[each.unit, at.unit]
+        if at.name in self._kernel.records and kind is not tensor.kind:
+            assert SIZES[kind] == SIZES[tensor.kind]
+        field = "m" if prefix == "o" else "n"
+        if prefix == "o":
+            counts = list(zip(self._counts(each.unit), steps))
+            if each.reduces and each.unit is not Unit.each:
+                counts = counts[1:]
+            elif each.unit is Unit.group:  # groups follow each other
+                counts = [(counts[0][0] * counts[1][0], counts[0][1])]
+            places = counts
+        else:
+            places = list(zip(self._counts(each.unit), steps))
+        position = 0
+        for turns, step in places:
+            loops |= {f"{field}{position}": turns, f"{prefix}_dc{position}": step}
+            position += 1
+        for turns, (pixel, channel) in zip(reversed(self._rows), reversed(tensor.steps)):
+            loops |= {f"{field}{position}": turns, f"{prefix}_dp{position}": pixel, f"{prefix}_dc{position}": channel}
+            position += 1
+        if position > (3 if prefix == "o" else 4):
+            raise CompileError(f"kernel '{self._kernel.name}': too many loops for one command")
+        pixels = 1 + sum((turns - 1) * step[0] for turns, step in zip(self._rows, tensor.steps))
+        width = sum((turns - 1) * step[1] for turns, step in zip(self._rows, tensor.steps))
+        extent = {
+            Unit.element: self._elements * size,
+            Unit.each: self._groups * record,
+            Unit.values: (self._groups + lanes - 1) * size,
+            Unit.word: self._elements,
+            Unit.row: record,
+        }[at.unit]
+        return Stream(tensor.view, tensor.pixel, pixels, tensor.channel, width + extent, kind)
+
+    def _load_vector(self, vector: Vector) -> tuple[Access, ...]:
+        """LOAD it to the first column; what reading it touches."""
+        memory = self._image.memory
+        words = -(-self._elements // self._config.vector_lanes)
+        span = ((0, words),)
+        self._image.constants.overwrite(0)
+        length = {"n0": 4 * self._elements}
+        if self._dynamic is not None:
+            length = {"n0": 4, "patch0": patch("LOAD", "n0", register=self._dynamic.vector_bytes)}
+        memory.recorder.emit(
+            "LOAD",
+            memory.label,
+            (Access(Space.COLUMN, span, True), vector.access),
+            dest=Dest.COLUMN,
+            ddr=vector.address,
+            **length,
+            pix_bytes=4,
+        )
+        return (Access(Space.COLUMN, span, False),)
+
+    def _patches(self, each: RowPass) -> dict[str, int]:
+        """Dynamic counts; the static ones are then 1."""
+        dynamic = self._dynamic
+        if dynamic is None or each.unit is Unit.row:
+            return {}
+        register = {
+            Unit.element: dynamic.beats,
+            Unit.group: dynamic.groups,
+            Unit.each: dynamic.groups,
+            Unit.values: dynamic.group_beats,
+            Unit.word: dynamic.groups,
+        }[each.unit]
+        source = "n1" if each.unit in (Unit.group, Unit.word) else "n0"
+        found = {source: 1, "patch0": patch("VECTOR", source, register=register)}
+        if each.unit is Unit.group and not each.reduces:
+            # The output loop over a row's beats is one, of all groups.
+            return found | {"m0": 1, "patch1": patch("VECTOR", "m0", register=dynamic.beats)}
+        if each.unit is Unit.word:
+            return found | {"m1": 1, "patch1": patch("VECTOR", "m1", register=register)}
+        if each.unit in (Unit.group, Unit.each) or not each.reduces:
+            return found | {"m0": 1, "patch1": patch("VECTOR", "m0", register=register)}
+        return found
+
+
+def _aligned(steps: Sequence[Step], config: NpuConfig) -> list[Step]:
+    """Steps with FSUM in the column that has it."""
+    found = list(steps)
+    for position, step in enumerate(steps):
+        if step.reduce == Reduce.FSUM:
+            if config.sum_column is None:
+                raise CompileError(f"machine '{config.name}' cannot add fp32 numbers of a row; set float_sum")
+            found[:0] = [Step(op=DataflowOp.PASS)] * ((config.sum_column - position) % config.columns)
+    return found

@@ -1,0 +1,213 @@
+"""One layer of a language model measured on the hardware: decode in the steady state, and prefill.
+
+A layer back to back with itself: an image of n layers and one of n + 1 (each layer with a cache of its own) run from
+doorbell to interrupt, and the difference is one layer in the steady state. Every run is compared with the golden
+machine bit for bit: the rows and all of DDR that the machine may write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from headrace.config import NpuConfig, Precision
+from headrace.isa import BY_OPCODE, COMMAND_BYTES
+from headrace_host.compiler.model import CompiledModel
+from headrace_host.device import Device, RunStats
+from headrace_host.errors import DeviceError
+from headrace_host.models.language import LanguageModel
+from headrace_host.transformer.runner import TextRunner
+from headrace_host.transformer.text import TextMachine
+
+IDLE = {
+    "BUS_IDLE_RING": "bus idle: the ring is full, the MAC array waits for the dataflow array",
+    "BUS_IDLE_WEIGHT": "bus idle: no weights asked for (tokens, commands)",
+    "BUS_IDLE_MEMORY": "bus idle: memory latency",
+}
+WAITS = {
+    "MAC_WAIT_WEIGHT": "MAC array waits for weights",
+    "MAC_WAIT_ACT": "MAC array waits for activations",
+    "MAC_WAIT_ACC": "MAC array waits for an accumulator buffer",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCase:
+    """``tokens`` tokens after ``position`` earlier ones; ``steady``: one layer between others, else alone."""
+
+    name: str
+    tokens: int
+    position: int
+    steady: bool
+
+
+CASES = (
+    LayerCase(name="smollm2-layer-decode", tokens=1, position=127, steady=True),
+    LayerCase(name="smollm2-layer-prefill64", tokens=64, position=0, steady=True),
+)
+TEXT_SEED = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """Counters of one layer, and what they mean. ``macs`` are those of the linear layers (A8W4), ``attention_macs``
+    those with keys and values (A8W8)."""
+
+    case: LayerCase
+    config: NpuConfig
+    counters: dict[str, int]
+    macs: int
+    attention_macs: int
+    traffic: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def cycles(self) -> int:
+        """From doorbell to interrupt, or the difference of two such."""
+        return self.counters["CYCLES"]
+
+    @property
+    def bus(self) -> float:
+        """Share of cycles with an AXI beat."""
+        return (self.counters["READ_BEATS"] + self.counters["WRITE_BEATS"]) / self.cycles
+
+    @property
+    def array(self) -> float:
+        """Share of the peak of each product's precision."""
+        config = self.config
+        ideal = self.macs / (config.macs_per_cycle * Precision.A8W4.rate) + self.attention_macs / config.macs_per_cycle
+        return ideal / self.cycles
+
+    def losses(self) -> list[tuple[str, int]]:
+        """Cycles by what they were used or lost for; they add up to `cycles`. By the bus for one token, else by the
+        MAC array."""
+        if self.case.tokens == 1:
+            moved = [(f"AXI beats: {what}", beats) for what, beats in self.traffic.items()]
+            beats = self.counters["READ_BEATS"] + self.counters["WRITE_BEATS"]
+            rest = beats - sum(self.traffic.values())
+            idle = [(text, self.counters[name]) for name, text in IDLE.items()]
+            total = sum(count for _, count in idle) + beats
+            return [
+                *moved,
+                ("AXI beats: partial beats of unaligned segments", rest),
+                *idle,
+                ("read and write beat in one cycle, or outside the counters' cycles", self.cycles - total),
+            ]
+        found = [("MAC array computes", self.counters["MAC_ACTIVE"])]
+        found += [(text, self.counters[name]) for name, text in WAITS.items()]
+        return [*found, ("MAC array has no command", self.cycles - sum(count for _, count in found))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.case.name,
+            "machine": self.config.name,
+            "tokens": self.case.tokens,
+            "context": self.case.position + self.case.tokens,
+            "cycles": self.cycles,
+            "bus_utilization": round(self.bus, 4),
+            "mac_utilization": round(self.array, 4),
+            "linear_macs": self.macs,
+            "attention_macs": self.attention_macs,
+            "losses": dict(self.losses()),
+            "counters": self.counters,
+        }
+
+    def table(self) -> Table:
+        """Where the cycles went."""
+        title = (
+            f"{self.case.name} on {self.config.name}: {self.cycles:,} cycles, bus {self.bus:.1%}, "
+            f"MAC array {self.array:.1%} of its peak"
+        )
+        table = Table("where cycles went", "cycles", "share", title=title)
+        for what, count in self.losses():
+            table.add_row(what, f"{count:,}", f"{count / self.cycles:.2%}")
+        table.add_section()
+        table.add_row("total", f"{sum(count for _, count in self.losses()):,}", "100.00%")
+        return table
+
+
+def measure(
+    model: LanguageModel, config: NpuConfig, case: LayerCase, *, backend: str, progress: Callable[[str], None]
+) -> LayerCost:
+    """Run a case.
+
+    Raises:
+        DeviceError: when the machine's results are not those of the golden machine.
+    """
+    context = -(-(case.position + case.tokens) // 64) * 64
+    runs = []
+    for layers in (2, 3) if case.steady else (1,):
+        progress(f"{case.name}: {layers} layers")
+        text = TextMachine(model, config, context, (0,) * layers, head=False)
+        runs.append(_run(text, case, backend))
+    (compiled, stats), first = runs[-1], runs[0] if case.steady else None
+    counters = dict(stats.counters)
+    traffic = _traffic(compiled)
+    if first is not None:
+        counters = {name: value - first[1].counters[name] for name, value in counters.items()}
+        before = _traffic(first[0])
+        traffic = {name: value - before[name] for name, value in traffic.items()}
+    d = model.dimensions
+    seen = sum(case.position + 1 + t for t in range(case.tokens))
+    linear = sum(p.weights.shape[0] * p.weights.shape[1] for p in model.layers[0].projections)
+    return LayerCost(
+        case=case,
+        config=config,
+        counters=counters,
+        macs=linear * case.tokens,
+        attention_macs=2 * d.heads * d.head_width * seen,
+        traffic=traffic,
+    )
+
+
+def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledModel, RunStats]:
+    """The case's run on ``backend``, after the earlier tokens on the golden machine."""
+    tokens = np.random.default_rng(TEXT_SEED).integers(0, text.model.dimensions.vocabulary, case.position + case.tokens)
+    words = [int(t) for t in tokens]
+    sizes = [64, 1] if case.position >= 64 else [case.tokens]
+    golden = TextRunner(text, sizes=sizes)
+    position = 0
+    while position < case.position:
+        size = 64 if case.position - position >= 64 else 1
+        golden.run(words[position : position + size], position)
+        position += size
+    device = golden
+    if backend != "golden":
+        device = TextRunner(text, sizes=sizes, backend=backend)
+        area = _area(golden.device, text)
+        device.device.write(0, area)
+    rows = device.run(words[case.position :], case.position)
+    expected = golden.run(words[case.position :], case.position)
+    if backend != "golden" and (
+        not np.array_equal(rows, expected) or _area(device.device, text) != _area(golden.device, text)
+    ):
+        raise DeviceError(f"{case.name}: '{backend}' and the golden machine differ")
+    return device.image(case.tokens).model, device.stats
+
+
+def _area(device: Device, text: TextMachine) -> bytes:
+    """All that the machine may write."""
+    return device.read(0, text.area_bytes)
+
+
+def _traffic(model: CompiledModel) -> dict[str, int]:
+    """Beats by kind, as far as they are full beats of static commands."""
+    config = model.config
+    beats = {"weights": 0, "keys and values": 0, "constants and tables": 0, "tensors": 0, "commands": 0}
+    for index in range(model.count):
+        raw = model.ring[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES]
+        beats["commands"] += COMMAND_BYTES // config.axi_bytes
+        command = BY_OPCODE[raw[0]]
+        bits = int.from_bytes(raw, "little")
+        f = {e.name: bits >> e.offset & ((1 << e.width) - 1) for e in command.fields}
+        if command.name == "WEIGHT" and not f["patch0"]:
+            size = config.entry_beats + (config.scale_beats if f["scales"] else 0)
+            beats["weights"] += f["entries"] * f["outer"] * f["repeat"] * size
+        elif command.name == "LOAD" and not f["fill"] and not f["patch0"]:
+            kind = "constants and tables" if f["dest"] else "tensors"
+            beats[kind] += -(-f["n0"] // config.axi_bytes) * f["n1"] * f["n2"] * f["n3"]
+    return beats
