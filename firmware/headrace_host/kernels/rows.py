@@ -162,12 +162,15 @@ class _Emission:
 
     def _record_bytes(self, unit: Unit, kind: DType) -> int:
         lanes, size = self._config.vector_lanes, SIZES[kind]
-        return size * {
-            Unit.element: self._elements,
-            Unit.each: self._groups * lanes,
-            Unit.values: self._groups + lanes - 1,
-            Unit.row: lanes,
-        }[unit]
+        return (
+            size
+            * {
+                Unit.element: self._elements,
+                Unit.each: self._groups * lanes,
+                Unit.values: self._groups + lanes - 1,
+                Unit.row: lanes,
+            }[unit]
+        )
 
     def _emit_pass(self, each: RowPass) -> None:
         memory, config = self._image.memory, self._config

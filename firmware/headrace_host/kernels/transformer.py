@@ -186,7 +186,9 @@ def _quantise(name: str, vector: str | None, floor: float) -> RowKernel:
     data = Place(name, Unit.element)
     g, a, z = Place("g", Unit.values), Place("a", Unit.row), Place("z", Unit.each)
     weighted = () if vector is None else (Step(op=DataflowOp.FMUL, b=Source.MEM, indexed=True),)
-    weighted_y = () if vector is None else (Step(op=DataflowOp.FMUL, a=Source.Y, b=Source.MEM, indexed=True, to_y=True),)
+    weighted_y = (
+        () if vector is None else (Step(op=DataflowOp.FMUL, a=Source.Y, b=Source.MEM, indexed=True, to_y=True),)
+    )
     of_row = (_largest(row=True), _immediate(DataflowOp.FMAX, floor))
     step = (
         # Patterns of positive numbers: the difference of two is that of their exponents, less one if the fraction is.

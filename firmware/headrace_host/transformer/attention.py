@@ -39,9 +39,23 @@ FAR_BELOW = 0xC6
 _ADD = Step(op=DataflowOp.FADD, b=Source.Y)
 
 
+SCORE_BYTES = 18 << 10
+"""Scores of a part of the rows: two parts, and what goes with them, fit beside the queries."""
+AHEAD = 3
+"""Parts whose keys and values may be sent to the ring all at once: six commands in a queue of eight."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows that go through attention together: the query heads of key ``head``, for ``tokens``."""
+
+    head: int
+    tokens: range
+
+
 @dataclass
 class _Group:
-    """Buffers of one key head: scores and probabilities, codes and scales of queries."""
+    """Buffers of a part: scores and probabilities, codes and scales of queries."""
 
     scores: Tensor
     query_codes: Tensor
@@ -52,34 +66,51 @@ class Attention:
     """Emits the commands for ``tokens`` tokens; ``shared`` query heads use one key head."""
 
     def __init__(
-        self, image: KernelImage, arena: Arena, cache: Cache, turn: Turn, *, tokens: int, shared: int, bias: Tensor | None
+        self,
+        image: KernelImage,
+        arena: Arena,
+        cache: Cache,
+        turn: Turn,
+        *,
+        tokens: int,
+        shared: int,
+        bias: Tensor | None,
     ) -> None:
         """``bias``: for several tokens, what is added to the scores of this run's keys, pixel token: 0 or far below."""
         self._image, self._arena, self._cache, self._turn = image, arena, cache, turn
         self._config, self._tokens, self._shared, self._bias = image.config, tokens, shared, bias
-        self._rows = tokens * shared
         self._keys = cache.shape.tokens
+        count = tokens
+        while count > 1 and count % 2 == 0 and count * shared * self._keys * 2 > SCORE_BYTES:
+            count //= 2
+        starts = range(0, tokens, count)
+        self._parts = [_Part(head, range(t, t + count)) for head in range(cache.shape.heads) for t in starts]
+        self._rows = count * shared
+        self.streams_ahead = len(self._parts) <= AHEAD
+        """Whether `stream` sends everything; otherwise `mix` does."""
 
     def append(self, keys: Tensor, values: Tensor) -> None:
         """Turn and quantise the ``keys``, quantise the ``values`` (bf16, pixel token), append both to the cache."""
         tokens, heads, width = self._tokens, self._cache.shape.heads, self._cache.shape.width
         turned = self._arena.new("turned keys", tokens * heads, width, DType.BF16, bank=VECTORS)
         self._turn.load()
-        self._turn.emit(keys, 0, turned, heads)
+        self._turn.emit(keys, range(heads), range(tokens), turned)
         by_head = RowTensor(view=turned.view, kind=DType.BF16, steps=((heads, 0), (1, 0)))
-        codes, scales = self._quantised("key", by_head, heads, by_token=False)
+        codes, scales = self._quantised("key", by_head, (tokens, heads), by_token=False)
         self._cache.append_keys(codes.view, tokens)
         self._cache.append_scales(self._cache.key_scales, scales.view, tokens)
         self._arena.free(turned, codes, scales)
         plain = RowTensor(view=values.view, kind=DType.BF16, steps=((1, 0), (0, 2 * width)))
-        codes, scales = self._quantised("value", plain, heads, by_token=False)
+        codes, scales = self._quantised("value", plain, (tokens, heads), by_token=False)
         self._cache.append_values(codes.view, tokens)
         self._cache.append_scales(self._cache.value_scales, scales.view, tokens)
         self._arena.free(codes, scales)
 
-    def _quantised(self, what: str, source: RowTensor, heads: int, *, by_token: bool) -> tuple[Tensor, Tensor]:
+    def _quantised(
+        self, what: str, source: RowTensor, rows: tuple[int, int], *, by_token: bool
+    ) -> tuple[Tensor, Tensor]:
         """Codes and scales of (token, head) rows; pixel token * heads + head, or head * tokens + token."""
-        tokens, width = self._tokens, self._cache.shape.width
+        (tokens, heads), width = rows, self._cache.shape.width
         bank = OPERANDS if by_token else VECTORS
         codes = self._arena.new(f"{what} codes", tokens * heads, width, DType.I8, bank=bank)
         scales = self._arena.record(f"{what} scales", tokens * heads)
@@ -89,36 +120,44 @@ class Attention:
         return codes, scales
 
     def stream(self) -> None:
-        """Send keys and values of all heads to the ring, in the order in which `mix` multiplies."""
-        heads = self._cache.shape.heads
-        self._cache.stream_keys(0, _KEY_TAG)
-        for head in range(heads):
-            if head + 1 < heads:
-                self._cache.stream_keys(head + 1, _KEY_TAG)
-            self._cache.stream_values(head, _VALUE_TAG)
+        """Send keys and values of all parts to the ring, in the order in which `mix` multiplies, if `streams_ahead`."""
+        if self.streams_ahead:
+            self._cache.stream_keys(self._parts[0].head, _KEY_TAG)
+            for number in range(len(self._parts)):
+                self._stream_keys_after(number)
+                self._cache.stream_values(self._parts[number].head, _VALUE_TAG)
+
+    def _stream_keys_after(self, number: int) -> None:
+        if number + 1 < len(self._parts):
+            self._cache.stream_keys(self._parts[number + 1].head, _KEY_TAG)
 
     def mix(self, queries: Tensor) -> None:
         """Replace ``queries`` (bf16, pixel token, all heads) by what attention makes of them."""
-        heads = self._cache.shape.heads
-        following = self._scores(queries, 0)
-        for head in range(heads):
+        if not self.streams_ahead:
+            self._cache.stream_keys(self._parts[0].head, _KEY_TAG)
+        following = self._scores(queries, self._parts[0])
+        for number, part in enumerate(self._parts):
             group = following
-            if head + 1 < heads:
-                following = self._scores(queries, head + 1)
-            self._softmax_and_mix(group, queries, head)
+            if not self.streams_ahead:
+                self._stream_keys_after(number)
+            if number + 1 < len(self._parts):
+                following = self._scores(queries, self._parts[number + 1])
+            if not self.streams_ahead:
+                self._cache.stream_values(part.head, _VALUE_TAG)
+            self._softmax_and_mix(group, queries, part)
 
-    def _scores(self, queries: Tensor, head: int) -> _Group:
-        """bf16 scores of a group's rows with all keys."""
+    def _scores(self, queries: Tensor, part: _Part) -> _Group:
+        """bf16 scores of a part's rows with all keys."""
         arena, rows, shared, width = self._arena, self._rows, self._shared, self._cache.shape.width
         turned = arena.new("turned queries", rows, width, DType.BF16, bank=VECTORS)
         self._turn.load()
-        self._turn.emit(queries, head * shared, turned, shared)
+        self._turn.emit(queries, range(part.head * shared, (part.head + 1) * shared), part.tokens, turned)
         source = RowTensor(view=turned.view, kind=DType.BF16, steps=((shared, 0), (1, 0)))
-        codes, scales = self._quantised("query", source, shared, by_token=True)
+        codes, scales = self._quantised("query", source, (len(part.tokens), shared), by_token=True)
         arena.free(turned)
         scores = arena.new("scores", rows, self._keys, DType.BF16, bank=VECTORS)
         self._fill(scores)
-        self._multiply_keys(codes, scales, scores, head)
+        self._multiply_keys(codes, scales, scores, part.head)
         return _Group(scores, codes, scales)
 
     def _fill(self, scores: Tensor) -> None:
@@ -189,10 +228,10 @@ class Attention:
             patch1=patch("EPILOGUE", "channels", register=Register.KEYS),
         )
 
-    def _softmax_and_mix(self, group: _Group, out: Tensor, head: int) -> None:
-        arena, rows, shape = self._arena, self._rows, self._cache.shape
+    def _softmax_and_mix(self, group: _Group, out: Tensor, at: _Part) -> None:
+        arena, rows, shape, head = self._arena, self._rows, self._cache.shape, at.head
         if self._bias is not None:
-            self._mask(group.scores, self._bias)
+            self._mask(group.scores, self._bias, at.tokens)
         scores = RowTensor(view=group.scores.view, kind=DType.BF16, steps=((1, 0),))
         sums = arena.record("reciprocal sums", rows)
         record = RowTensor(view=sums.view, kind=DType.B32, steps=((1, 0),))
@@ -211,12 +250,20 @@ class Attention:
         self._rows_kernel(quantise_probabilities(), inputs, results, (rows,), self._keys, DYNAMIC)
         factor = arena.record("mixing scales", rows)
         pair = {"scale": results[2], "inverse": record}
-        self._rows_kernel(mixing_scale(UNIT_FACTOR), pair, [RowTensor(view=factor.view, kind=DType.B32, steps=steps)], (rows,), 1)
+        self._rows_kernel(
+            mixing_scale(UNIT_FACTOR), pair, [RowTensor(view=factor.view, kind=DType.B32, steps=steps)], (rows,), 1
+        )
         mixed = arena.new("mixed values", rows, shape.width, DType.BF16, bank=VECTORS)
         self._multiply_values(codes, factor, mixed, head)
-        tokens, shared, width = self._tokens, self._shared, shape.width
+        tokens, shared, width = len(at.tokens), self._shared, shape.width
         source = RowTensor(view=mixed.view, kind=DType.BF16, steps=((shared, 0), (1, 0)))
-        target = RowTensor(view=out.view, kind=DType.BF16, channel=2 * head * shared * width, steps=((1, 0), (0, 2 * width)))
+        target = RowTensor(
+            view=out.view,
+            kind=DType.BF16,
+            pixel=at.tokens.start,
+            channel=2 * head * shared * width,
+            steps=((1, 0), (0, 2 * width)),
+        )
         self._rows_kernel(copy(), {"x": source}, [target], (tokens, shared), width)
         arena.free(sums, scales, factor, codes, mixed, group.scores, group.query_codes, group.query_scales)
 
@@ -231,16 +278,26 @@ class Attention:
     ) -> None:
         emit_rows(self._image, kernel, inputs, results, rows=rows, elements=elements, dynamic=dynamic)
 
-    def _mask(self, scores: Tensor, bias: Tensor) -> None:
+    def _mask(self, scores: Tensor, bias: Tensor, at: range) -> None:
         """Add the bias to the scores of this run's keys."""
         config, memory, tokens = self._config, self._image.memory, self._tokens
         installed = self._image.constants.install(place(config, [_ADD]), {}, memory.label)
         x = Stream(scores.view, 0, self._rows, 0, scores.view.channels, DType.BF16)
-        y = Stream(bias.view, 0, tokens, 0, bias.view.channels, DType.BF16)
+        y = Stream(bias.view, at.start, len(at), 0, bias.view.channels, DType.BF16)
         beat, beats = 2 * config.vector_lanes, tokens // config.vector_lanes
-        loops = {"n0": beats, "n1": self._shared, "n2": tokens, "m0": beats, "m1": self._rows}
-        loops |= {"x_dc0": beat, "x_dp1": 1, "x_dp2": self._shared, "y_dc0": beat, "y_dp2": 1, "o_dc0": beat, "o_dp1": 1}
-        loops |= {f"patch{i}": patch("VECTOR", f"{v}_c0", register=Register.POSITION, shift=1) for i, v in enumerate("xo")}
+        loops = {"n0": beats, "n1": self._shared, "n2": len(at), "m0": beats, "m1": self._rows}
+        loops |= {
+            "x_dc0": beat,
+            "x_dp1": 1,
+            "x_dp2": self._shared,
+            "y_dc0": beat,
+            "y_dp2": 1,
+            "o_dc0": beat,
+            "o_dp1": 1,
+        }
+        loops |= {
+            f"patch{i}": patch("VECTOR", f"{v}_c0", register=Register.POSITION, shift=1) for i, v in enumerate("xo")
+        }
         emit_pass(memory, installed, loops, x, x, y=y)
 
     def _multiply_values(self, codes: Tensor, factor: Tensor, mixed: Tensor, head: int) -> None:

@@ -56,9 +56,7 @@ class FeedForward:
         for number, (first, tiles) in enumerate(chunks):
             parts = [arena.new(n, self._rows, tiles * config.cols, DType.BF16, bank=VECTORS) for n in ("gate", "up")]
             for layer, part in zip((self._gate, self._up), parts):
-                rows = Rows(
-                    codes=x.codes.view, scales=x.scales.view, out=part.view, count=self._rows, first=first_row
-                )
+                rows = Rows(codes=x.codes.view, scales=x.scales.view, out=part.view, count=self._rows, first=first_row)
                 layer.multiply(rows, first, tiles)
             if number + 1 < len(chunks):
                 self._stream(*chunks[number + 1])

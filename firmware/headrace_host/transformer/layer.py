@@ -75,13 +75,9 @@ class TransformerLayer:
         self._key = layer("key", weights.key, tokens, d.kv_heads)
         self._value = layer("value", weights.value, tokens)
         self._out = layer("attention out", weights.attention_out, tokens)
-        self._attention = Attention(
-            image, arena, cache, turn, tokens=tokens, shared=d.heads // d.kv_heads, bias=bias
-        )
+        self._attention = Attention(image, arena, cache, turn, tokens=tokens, shared=d.heads // d.kv_heads, bias=bias)
         parts = (layer("gate", weights.gate, rows), layer("up", weights.up, rows), layer("down", weights.down, rows))
-        self._feed_forward = FeedForward(
-            image, arena, self._quantiser, parts, rows=rows, chunk=tiling.hidden_tiles
-        )
+        self._feed_forward = FeedForward(image, arena, self._quantiser, parts, rows=rows, chunk=tiling.hidden_tiles)
         self.linear = (self._key, self._value, self._query, self._out, *parts)
 
     def stream_projections(self) -> None:
@@ -115,9 +111,13 @@ class TransformerLayer:
         self._free(x)
         self._attention.append(keys, values)
         self._arena.free(keys, values)
+        ahead = self._attention.streams_ahead
         self._attention.stream()
-        self._out.stream(self._tiling.tokens)
+        if ahead:
+            self._out.stream(self._tiling.tokens)
         self._attention.mix(queries)
+        if not ahead:
+            self._out.stream(self._tiling.tokens)
         return queries
 
     def _normalised(self, residual: Residual, weights: NDArray[np.float32], first: int, count: int) -> Quantised:

@@ -75,37 +75,38 @@ class Turn:
             patch0=patch("LOAD", "ddr", register=Register.POSITION, shift=size.bit_length() - 1),
         )
 
-    def emit(self, source: Tensor, first_head: int, out: Tensor, heads: int) -> None:
-        """Turn ``heads`` heads of ``source`` (pixel: token) from ``first_head`` on; pixel token * heads + head of
-        ``out`` is one of them."""
+    def emit(self, source: Tensor, heads: range, tokens: range, out: Tensor) -> None:
+        """Turn ``heads`` of ``tokens`` of ``source`` (pixel: token); ``out`` has them in this order, a pixel each."""
         for second, last in ((False, DataflowOp.FSUB), (True, DataflowOp.FADD)):
-            self._half_pass(source, first_head, out, heads, second, last)
+            self._half_pass(source, heads, tokens, out, second, last)
 
     def _half_pass(
-        self, source: Tensor, first_head: int, out: Tensor, heads: int, second: bool, last: DataflowOp
+        self, source: Tensor, heads: range, tokens: range, out: Tensor, second: bool, last: DataflowOp
     ) -> None:
-        config, memory = self._config, self._image.memory
+        config, memory, count = self._config, self._image.memory, len(heads)
         program = place(config, _steps(last))
         installed = self._image.constants.install(program, {}, memory.label)
         half, lanes = self._half * source.size, config.vector_lanes
-        start = 2 * first_head * half
+        start = 2 * heads.start * half
         own, other = (start + half, start) if second else (start, start + half)
-        width = (2 * heads - 1) * half
-        x, y = (Stream(source.view, 0, self._tokens, at, width, DType.BF16) for at in (own, other))
+        width = (2 * count - 1) * half
+        x, y = (Stream(source.view, tokens.start, len(tokens), at, width, DType.BF16) for at in (own, other))
         beat, head = lanes * source.size, 2 * half
-        target = Stream(out.view, 0, self._tokens * heads, second * half, half, DType.BF16)
+        target = Stream(out.view, 0, len(tokens) * count, second * half, half, DType.BF16)
         beats = self._half // lanes
-        loops = {"n0": beats, "n1": self._tokens, "n2": heads, "idx_step": beats}
+        loops = {"n0": beats, "n1": len(tokens), "n2": count, "idx_base": tokens.start * beats, "idx_step": beats}
         for name in "xy":
             loops |= {f"{name}_dc0": beat, f"{name}_dp1": 1, f"{name}_dc2": head}
-        loops |= {"m0": beats, "m1": self._tokens, "m2": heads, "o_dc0": beat, "o_dp1": heads, "o_dp2": 1}
+        loops |= {"m0": beats, "m1": len(tokens), "m2": count, "o_dc0": beat, "o_dp1": count, "o_dp2": 1}
         words = self._tokens * beats
         emit_pass(memory, installed, loops, x, target, y=y, reads=(_columns(config, words, write=False),))
 
 
 def _columns(config: NpuConfig, words: int, *, write: bool) -> Access:
     """The tables in the first two columns."""
-    return Access(Space.COLUMN, tuple((c * config.column_words, c * config.column_words + words) for c in (0, 1)), write)
+    return Access(
+        Space.COLUMN, tuple((c * config.column_words, c * config.column_words + words) for c in (0, 1)), write
+    )
 
 
 def _steps(last: DataflowOp) -> list[Step]:

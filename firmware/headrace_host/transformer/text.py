@@ -132,7 +132,10 @@ class TextMachine:
         out = arena.new("rows", tokens, width, DType.BF16, bank=VECTORS)
         for location, tensor in ((codes, x), (scales, s)):
             image.memory.load(location, 0, tokens, tensor.view, 0)
-        inputs = {"codes": RowTensor(view=x.view, kind=DType.I8, steps=STEP), "scale": RowTensor(view=s.view, kind=DType.B32, steps=STEP)}
+        inputs = {
+            "codes": RowTensor(view=x.view, kind=DType.I8, steps=STEP),
+            "scale": RowTensor(view=s.view, kind=DType.B32, steps=STEP),
+        }
         results = [RowTensor(view=out.view, kind=DType.BF16, steps=STEP)]
         emit_rows(image, embed(), inputs, results, rows=(tokens,), elements=width)
         arena.free(x, s)
@@ -154,9 +157,7 @@ class TextMachine:
         weights = self.model.head.machine()
         return Linear(image.memory, image.constants, image.image, "head", weights, tokens)
 
-    def _logits(
-        self, image: KernelImage, arena: Arena, residual: Residual, head: Linear, tokens: int
-    ) -> Location:
+    def _logits(self, image: KernelImage, arena: Arena, residual: Residual, head: Linear, tokens: int) -> Location:
         """Norm and head of all rows, a few n tiles at a time."""
         d, cols = self.model.dimensions, self.config.cols
         image.begin("head")
@@ -167,7 +168,12 @@ class TextMachine:
         n = arena.new("normalised", tokens, d.width, DType.BF16, bank=VECTORS)
         x, out = (RowTensor(view=t.view, kind=DType.BF16, steps=STEP) for t in (rows, n))
         emit_rows(
-            image, rms_norm(self.model.output_norm, self.model.epsilon), {"x": x}, [out], rows=(tokens,), elements=d.width
+            image,
+            rms_norm(self.model.output_norm, self.model.epsilon),
+            {"x": x},
+            [out],
+            rows=(tokens,),
+            elements=d.width,
         )
         residual.release(rows)
         operand = Quantiser(image, arena, block=tokens).emit(n, tokens)
