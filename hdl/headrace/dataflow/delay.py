@@ -51,7 +51,14 @@ class BeatDelay(wiring.Component):
         return m
 
     def _ring(
-        self, m: Module, platform: object, name: str, value: data.View | Value, taken: Value, were: Signal, place: Signal
+        self,
+        m: Module,
+        platform: object,
+        name: str,
+        value: data.View | Value,
+        taken: Value,
+        were: Signal,
+        place: Signal,
     ) -> Value:
         """`value` of the slots that are `taken`, `cycles` later; `were` has those that came before, youngest first.
 
