@@ -102,6 +102,7 @@ class Npu(wiring.Component):
         dataflow = DataflowArray(
             **array,
             columns=c.columns,
+            sum_column=c.sum_column,
             lanes=c.vector_lanes,
             halves=c.halves if c.depthwise_taps else 0,
             contexts=c.contexts,

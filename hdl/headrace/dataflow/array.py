@@ -34,7 +34,7 @@ class DataflowArray(wiring.Component):
     accepted when the source has requested the last beat of the previous one. `done` means that all writes of the
     command have been transferred. `beat`: a beat enters the columns. `clear` puts everything but memories back to the
     state after reset. halves: n tiles whose channels share a scratchpad word in the depthwise mode, at most 1 if the
-    machine has none. load_elements: elements that `load` writes at once.
+    machine has none. load_elements: elements that `load` writes at once. sum_column: the column that has FSUM, if any.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class DataflowArray(wiring.Component):
         cols: int,
         accs: int,
         columns: int,
+        sum_column: int | None,
         lanes: int,
         halves: int,
         contexts: int,
@@ -56,6 +57,7 @@ class DataflowArray(wiring.Component):
         if columns < 1:
             raise ValueError("the dataflow array needs at least one column")
         self._columns, self._contexts, self._gasket_beats = columns, contexts, gasket_beats
+        self._sum_column = sum_column
         self._spad = {"banks": rows, "words": words, "word_bytes": word_bytes}
         self._pads = {"words": words, "word_bytes": word_bytes}
         self._tile = {"rows": rows, "cols": cols, "accs": accs, "lanes": lanes, "halves": halves}
@@ -78,7 +80,7 @@ class DataflowArray(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes, contexts = self._column["lanes"], self._contexts
-        credits = self._columns * Column.latency(lanes) + 8
+        credits = sum(Column.latency(lanes, number == self._sum_column) for number in range(self._columns)) + 8
         tile = EpilogueSource(**self._tile, contexts=contexts, **self._pads)
         vector = VectorSource(**self._spad, lanes=lanes, contexts=contexts)
         issue = Issue(lanes=lanes, contexts=contexts, gasket_beats=self._gasket_beats, credits=credits)
@@ -114,7 +116,8 @@ class DataflowArray(wiring.Component):
         connect(m, flipped(self.load), load.i)
         beat = issue.o
         for number in range(self._columns):
-            column = Column(**self._column, load_elements=self._load_elements)
+            float_sum = number == self._sum_column
+            column = Column(**self._column, load_elements=self._load_elements, float_sum=float_sum)
             add_cell(m, f"column_{number}", column, platform)
             m.d.comb += [
                 column.i.eq(beat),

@@ -48,15 +48,16 @@ def tag_layout(*, lanes: int, contexts: int) -> data.StructLayout:
     """What a column must know about a beat beside its operands.
 
     present: the slot is taken. valid: it still carries a beat; a reduction that swallows the beat clears it, and the
-    slot travels on so that its credit and its `last` arrive. last: last of the pass. bad: it asked for a word beyond a
-    column's memory, whose address is now its idx. queue: `Queue`. wrap: the last column sends it to the gasket buffer.
-    lanes: number of valid lanes, from lane 0.
+    slot travels on so that its credit and its `last` arrive. last: last of the pass. ends: last of its row, or of what
+    was merged into it. bad: it asked for a word beyond a column's memory, whose address is now its idx. queue: `Queue`.
+    wrap: the last column sends it to the gasket buffer. lanes: number of valid lanes, from lane 0.
     """
     return data.StructLayout(
         {
             "present": 1,
             "valid": 1,
             "last": 1,
+            "ends": 1,
             "bad": 1,
             "queue": 1,
             "wrap": 1,
@@ -79,7 +80,9 @@ def beat_layout(*, lanes: int, contexts: int) -> data.StructLayout:
 
 
 def operands_layout(*, lanes: int, contexts: int) -> data.StructLayout:
-    """A beat as a source offers it. boundary: after it another queue may go first. index: of its command."""
+    """A beat as a source offers it. ends: last of its row. boundary: after it another queue may go first. index: of its
+    command.
+    """
     return data.StructLayout(
         {
             "x": vector_layout(lanes),
@@ -87,6 +90,7 @@ def operands_layout(*, lanes: int, contexts: int) -> data.StructLayout:
             "idx": IDX_BITS,
             "lanes": Shape.cast(range(lanes + 1)),
             "last": 1,
+            "ends": 1,
             "boundary": 1,
             "context": index_bits(contexts),
             "wraps": 4,

@@ -11,9 +11,11 @@ from amaranth.lib.wiring import In, Out, connect
 from headrace.cells import add_cell
 from headrace.config import index_bits
 from headrace.dataflow.beat import IDX_BITS, beat_layout, tag_layout, vector_layout
+from headrace.dataflow.delay import BeatDelay
 from headrace.dataflow.lane import Lane
 from headrace.dataflow.lane_control import LaneControl
 from headrace.dataflow.reduce import Reducer
+from headrace.dataflow.row_sum import RowSum
 from headrace.isa import CONTEXT_BITS, CONTEXT_WORDS, MemIndex, Reduce, Source
 from headrace.isa.layout import context_layout
 from headrace.memory.ram import RamBank
@@ -22,7 +24,7 @@ __all__ = ["Column"]
 
 
 class Column(wiring.Component):
-    """Cell: context memory, private memory, operand switch, lanes and reduction.
+    """Cell: context memory, private memory, operand switch, lanes and reduction; with `float_sum` also FSUM.
 
     ::
 
@@ -32,11 +34,11 @@ class Column(wiring.Component):
         cycle 3   operands complete, lanes start
         cycle 7   results, reduction over beats
         cycle 8   reduction over lanes (more cycles with more than 8 lanes, none with one)
-        cycle 9   beat leaves
+        cycle 9   beat leaves; with `float_sum` when a row that ended with it would be summed
 
-    A beat leaves `latency(lanes)` cycles after it arrived; one beat a cycle, no stalls. A beat that asks for a word
-    beyond the private memory, or for a table that ends there, is marked `bad` and carries the word's address as idx.
-    `clear` empties the column; memories keep their contents.
+    A beat leaves `latency(lanes, float_sum)` cycles after it arrived; one beat a cycle, no stalls. A beat that asks for
+    a word beyond the private memory, or for a table that ends there, is marked `bad` and carries the word's address as
+    idx. `clear` empties the column; memories keep their contents.
 
     load_context, load_memory: write the 32-bit elements `load_mask` of word `load_word` of that memory; element e of
     the private memory takes load_data[e mod load_elements], e of the contexts load_data[e mod min(load_elements, 4)].
@@ -45,8 +47,9 @@ class Column(wiring.Component):
 
     _RESULT = 3 + Lane.LATENCY  # cycle of the results
 
-    def __init__(self, *, lanes: int, contexts: int, words: int, load_elements: int) -> None:
+    def __init__(self, *, lanes: int, contexts: int, words: int, load_elements: int, float_sum: bool) -> None:
         self._lanes, self._contexts, self._words, self._load_elements = lanes, contexts, words, load_elements
+        self._float_sum = float_sum
         beat = beat_layout(lanes=lanes, contexts=contexts)
         super().__init__(
             {
@@ -62,13 +65,13 @@ class Column(wiring.Component):
         )
 
     @staticmethod
-    def latency(lanes: int) -> int:
+    def latency(lanes: int, float_sum: bool) -> int:
         """Cycles from the arrival of a beat to its leaving."""
-        return Column._RESULT + Reducer.latency(lanes)
+        return Column._RESULT + (RowSum.LATENCY if float_sum else Reducer.latency(lanes))
 
     @property
     def cell_key(self) -> Hashable:
-        return self._lanes, self._contexts, self._words, self._load_elements
+        return self._lanes, self._contexts, self._words, self._load_elements, self._float_sum
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -81,13 +84,13 @@ class Column(wiring.Component):
         context_2 = Signal(context_layout(), reset_less=True)
         m.d.sync += context_2.eq(context)
         x, y = self._delayed(m, "x_2", tags[1], x_1), self._delayed(m, "y_2", tags[1], y_1)
-        a = self._operand(m, "a", context_2.a, context_2.imm, (x, y), memory)
-        b = self._operand(m, "b", context_2.b, context_2.imm, (x, y), memory)
+        a = self._operand(m, "a", context_2.a, context_2.imm, tags[2].idx, (x, y), memory)
+        b = self._operand(m, "b", context_2.b, context_2.imm, tags[2].idx, (x, y), memory)
         m.submodules.control = control = LaneControl()
         m.d.comb += control.en.eq(tags[3].valid)
         m.d.sync += [control.op.eq(context_2.op), control.shift.eq(context_2.sh)]
 
-        reducer = Reducer(lanes=self._lanes, contexts=self._contexts)
+        reducer = Reducer(lanes=self._lanes, contexts=self._contexts, float_sum=self._float_sum)
         m.submodules.reducer = ResetInserter(self.clear)(reducer)
         for lane in range(self._lanes):
             unit = Lane()
@@ -99,14 +102,42 @@ class Column(wiring.Component):
                 reducer.result[lane].eq(unit.o),
             ]
         rest = self._rest(m, context_2, x, y, tags)
+        names = ("kept", "to_y", "kind", "across", "row", "repeat")
         m.d.comb += [
             reducer.tag.eq(tags[-1]),
-            *(getattr(reducer, name).eq(getattr(rest, name)) for name in ("kept", "to_y", "kind", "across", "repeat")),
-            self.o.eq(reducer.o),
+            *(getattr(reducer, name).eq(getattr(rest, name)) for name in names),
         ]
+        if self._float_sum:
+            self._sum(m, reducer)
+        else:
+            m.d.comb += self.o.eq(reducer.o)
         with m.If(self.clear):
             m.d.sync += [field.eq(0) for tag in tags[1:] for field in (tag.present, tag.valid)]
         return m
+
+    def _sum(self, m: Module, reducer: Reducer) -> None:
+        """Replace what the last beats of rows carry by the sum of the row; all beats wait as long as a sum takes."""
+        beats = {"lanes": self._lanes, "contexts": self._contexts}
+        delay = BeatDelay(**beats, cycles=RowSum.LATENCY - Reducer.latency(self._lanes))
+        rows = RowSum(lanes=self._lanes)
+        m.submodules.delay, m.submodules.rows = ResetInserter(self.clear)(delay), ResetInserter(self.clear)(rows)
+        m.d.comb += [
+            delay.i.eq(reducer.o),
+            rows.valid.eq(reducer.sums),
+            rows.queue.eq(reducer.tag.queue),
+            rows.first.eq(reducer.first),
+            rows.ends.eq(reducer.complete),
+            rows.mark.eq(reducer.to_y),
+            rows.lanes.eq(reducer.tag.lanes),
+            rows.x.eq(reducer.result),
+            self.o.eq(delay.o),
+        ]
+        value = rows.sum.value.replicate(self._lanes)
+        with m.If(rows.sum.valid):
+            with m.If(rows.sum.mark):
+                m.d.comb += self.o.y.eq(value)
+            with m.Else():
+                m.d.comb += self.o.x.eq(value)
 
     def _delayed(self, m: Module, name: str, tag: data.View, value: data.View) -> data.View:
         """`value`, which belongs to `tag`, a cycle later."""
@@ -119,7 +150,7 @@ class Column(wiring.Component):
         """What the reducer needs beside the result, from cycle 2 to its cycle."""
         rest: data.View = Signal(
             data.StructLayout(
-                {"kept": vector_layout(self._lanes), "to_y": 1, "kind": Reduce, "across": 1, "repeat": 16}
+                {"kept": vector_layout(self._lanes), "to_y": 1, "kind": Reduce, "across": 1, "row": 1, "repeat": 16}
             ),
             name="rest_2",
         )
@@ -128,6 +159,7 @@ class Column(wiring.Component):
             rest.to_y.eq(context.dst),
             rest.kind.eq(context.reduce),
             rest.across.eq(context.across),
+            rest.row.eq(context.row),
             rest.repeat.eq(context.repeat),
         ]
         for cycle in range(2, self._RESULT):
@@ -186,8 +218,9 @@ class Column(wiring.Component):
         return elements
 
     def _operand(
-        self, m: Module, name: str, source: Signal, imm: Signal, streams: Sequence[data.View], memory: Sequence[Signal]
-    ) -> data.View:
+        self, m: Module, name: str, source: Signal, imm: Signal, idx: Signal, streams: Sequence[data.View],
+        memory: Sequence[Signal],
+    ) -> data.View:  # fmt: skip
         """Operand of every lane in cycle 3."""
         layout = vector_layout(self._lanes)
         held, operand = Signal(layout, name=f"{name}_held", reset_less=True), Signal(layout, name=f"{name}_operand")
@@ -195,10 +228,14 @@ class Column(wiring.Component):
         m.d.sync += from_memory.eq(source == Source.MEM)
         m.d.comb += [operand[lane].eq(Mux(from_memory, memory[lane], held[lane])) for lane in range(self._lanes)]
         with m.Switch(source):
-            with m.Case(Source.X):
-                m.d.sync += held.eq(streams[0])
             with m.Case(Source.Y):
                 m.d.sync += held.eq(streams[1])
+            with m.Case(Source.MEM):
+                pass
             with m.Case(Source.IMM):
                 m.d.sync += held.eq(imm.replicate(self._lanes))
+            with m.Case(Source.IDX):
+                m.d.sync += [held[lane].eq(idx * self._lanes + lane) for lane in range(self._lanes)]
+            with m.Default():
+                m.d.sync += held.eq(streams[0])
         return operand

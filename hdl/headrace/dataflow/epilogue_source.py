@@ -21,7 +21,7 @@ class EpilogueSource(wiring.Component):
     """Beats of EPILOGUE commands: accumulators as x, the residual stream as y.
 
     `issue` takes a command while the previous one's last beat is requested. One pass a tile; `boundary` is its last
-    beat. `waiting`: a tile is there.
+    beat. A row are the beats of a pixel (and half). `waiting`: a tile is there.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class EpilogueSource(wiring.Component):
             beat.idx.eq(command.idx_base + walk.idx),
             beat.lanes.eq(walk.lanes),
             beat.last.eq(walk.last),
+            beat.ends.eq(walk.ends),
             beat.boundary.eq(walk.last),
             beat.context.eq(command.ctx),
             beat.wraps.eq(command.wraps),

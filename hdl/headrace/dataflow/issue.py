@@ -36,6 +36,7 @@ class Issue(wiring.Component):
                 "lanes": Shape.cast(range(lanes + 1)),
                 "valid": 1,
                 "last": 1,
+                "ends": 1,
                 "bad": 1,
             }
         )
@@ -110,8 +111,8 @@ class Issue(wiring.Component):
                 m.d.sync += [tag.context.eq(context), tag.valid.eq(wrapped.valid), tag.bad.eq(wrapped.bad)]
             with m.Else():
                 m.d.sync += [tag.context.eq(chosen.context), tag.valid.eq(1), tag.bad.eq(0)]
-            for name, field in (("idx", tag.idx), ("lanes", tag.lanes), ("last", tag.last)):
-                m.d.sync += field.eq(Mux(wrapping, wrapped[name], chosen[name]))
+            for name in ("idx", "lanes", "last", "ends"):
+                m.d.sync += tag[name].eq(Mux(wrapping, wrapped[name], chosen[name]))
             for name in ("x", "y"):
                 m.d.sync += self.o[name].eq(Mux(wrapping, wrapped[name].as_value(), chosen[name].as_value()))
         return m
@@ -123,7 +124,7 @@ class Issue(wiring.Component):
         m.d.comb += [
             stored.x.eq(self.returned.x),
             stored.y.eq(self.returned.y),
-            *(stored[name].eq(tag[name]) for name in ("idx", "lanes", "valid", "last", "bad")),
+            *(stored[name].eq(tag[name]) for name in ("idx", "lanes", "valid", "last", "ends", "bad")),
             gasket.w_data.eq(stored),
             gasket.w_en.eq(tag.present & tag.wrap & (tag.valid | tag.last | tag.bad | (tag.queue == Queue.EPILOGUE))),
         ]

@@ -1,6 +1,6 @@
 """Last stages of a column: reduction over consecutive beats, then over lanes."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,20 +12,31 @@ __all__ = ["Reducer"]
 
 _GROUP = 8
 """Values that one stage of the reduction over lanes merges into one: three operations after each other."""
+_KINDS = tuple(kind for kind in Reduce if kind != Reduce.NONE)
+
+
+def _ordered(bits: Value) -> Value:
+    """Its own inverse: an integer in the order of sign and magnitude."""
+    return Cat(bits[:31] ^ bits[31].replicate(31), bits[31])
 
 
 class Reducer(wiring.Component):
     """Passes results on, or merges `repeat` consecutive ones of a pass into one, lane by lane as int32.
 
-    Of every `repeat` beats (0 counts as 1) the last is emitted with the merged value and its own tag and `kept`
-    operand; the others leave with `valid` cleared. Partial results are kept for each queue and dropped after the last
-    beat of a pass. With `across` the merged values of all lanes are merged too and every lane gets the result: lanes
-    of a beat that are not valid count as the identity of the operation, all lanes of the emitted beat are valid. The
-    result becomes x, or y if `to_y`; `kept` becomes the other. Latency `latency(lanes)`, one beat a cycle.
+    Of every `repeat` beats (0 counts as 1), or with `row` of every beat up to one whose tag `ends` a row, the last is
+    emitted with the merged value and its own tag and `kept` operand; the others leave with `valid` cleared. Partial
+    results are kept for each queue and dropped after the last beat of a pass. With `across` the merged values of all
+    lanes are merged too and every lane gets the result: lanes of a beat that are not valid count as the identity of the
+    operation, all lanes of the emitted beat are valid. FMAX and FMIN compare sign and magnitude. The result becomes x,
+    or y if `to_y`; `kept` becomes the other. Latency `latency(lanes)`, one beat a cycle.
+
+    With `float_sum` the beats of FSUM are chosen and tagged like those of other reductions with `across`, and another
+    block finds their sum: `sums` marks its beats in the cycle of their arrival, `first` and `complete` those that begin
+    and end a sum. Without, FSUM is no reduction, as codes without a name are none.
     """
 
-    def __init__(self, *, lanes: int, contexts: int) -> None:
-        self._lanes = lanes
+    def __init__(self, *, lanes: int, contexts: int, float_sum: bool) -> None:
+        self._lanes, self._float_sum = lanes, float_sum
         self._tag = tag_layout(lanes=lanes, contexts=contexts)
         # What passes from the reduction over beats to that over lanes. merge: the lanes are to be merged.
         self._stage = data.StructLayout(
@@ -39,7 +50,11 @@ class Reducer(wiring.Component):
                 "to_y": In(1),
                 "kind": In(Reduce),
                 "across": In(1),
+                "row": In(1),
                 "repeat": In(16),
+                "sums": Out(1),
+                "first": Out(1),
+                "complete": Out(1),
                 "o": Out(beat_layout(lanes=lanes, contexts=contexts)),
             }
         )
@@ -66,67 +81,85 @@ class Reducer(wiring.Component):
             tag, stage = next_tag, Signal(self._stage, name=f"stage_{number}")
             m.d.comb += stage.eq(held)
             left = self._over_lanes(m, held, stage, left)
+        value = Signal(vector_layout(self._lanes))
+        m.d.comb += value.eq(stage.value)
         m.d.sync += self.o.tag.eq(tag)
         with m.If(tag.valid):
+            with m.If((stage.kind == Reduce.FMAX) | (stage.kind == Reduce.FMIN)):
+                m.d.comb += [value[lane].eq(_ordered(stage.value[lane])) for lane in range(self._lanes)]
             m.d.sync += [
-                self.o.x.eq(Mux(stage.to_y, stage.kept.as_value(), stage.value.as_value())),
-                self.o.y.eq(Mux(stage.to_y, stage.value.as_value(), stage.kept.as_value())),
+                self.o.x.eq(Mux(stage.to_y, stage.kept.as_value(), value.as_value())),
+                self.o.y.eq(Mux(stage.to_y, value.as_value(), stage.kept.as_value())),
             ]
         return m
 
     def _over_beats(self, m: Module, tag: data.View, stage: data.View) -> None:
-        """Count the beats of a reduction and merge them."""
-        counts = [Signal(16, name=f"count_{q}") for q in range(2)]
-        count = Signal(16)
-        first, complete, merging = Signal(), Signal(), Signal()
-        queue = self.tag.queue
-        m.d.comb += [
-            count.eq(Mux(queue, counts[1], counts[0])),
-            first.eq(count == 0),
-            complete.eq(count + 1 >= self.repeat),
-            merging.eq(self.tag.valid & (self.kind != Reduce.NONE)),
-        ]
-        for q in range(2):
-            with m.If(self.tag.present & (queue == q)):
-                with m.If(self.tag.last | (merging & complete)):
-                    m.d.sync += counts[q].eq(0)
-                with m.Elif(merging):
-                    m.d.sync += counts[q].eq(count + 1)
-
-        identity, ignored = Signal(32), Signal(self._lanes)
-        with m.If(merging & self.across):
-            m.d.comb += ignored.eq(~valid_lanes(m, self.tag.lanes, most=self._lanes))
+        """Choose the beats that stay and merge the others into them."""
+        reduces, merging, folding, whole = Signal(), Signal(), Signal(), Signal()
         with m.Switch(self.kind):
-            with m.Case(Reduce.MAX):
-                m.d.comb += identity.eq(1 << 31)
-            with m.Case(Reduce.MIN):
-                m.d.comb += identity.eq((1 << 31) - 1)
+            with m.Case(*(kind for kind in _KINDS if kind != Reduce.FSUM or self._float_sum)):
+                m.d.comb += reduces.eq(1)
         m.d.comb += [
+            merging.eq(self.tag.valid & reduces),
+            self.sums.eq(merging & (self.kind == Reduce.FSUM)),
+            folding.eq(merging & ~self.sums),
+            whole.eq(self.sums | (folding & self.across)),
             tag.eq(self.tag),
             stage.kept.eq(self.kept),
             stage.to_y.eq(self.to_y),
             stage.kind.eq(self.kind),
-            stage.merge.eq(merging & self.across),
+            stage.merge.eq(folding & self.across),
         ]
-        with m.If(merging & ~complete):
+        self._count(m, merging)
+        with m.If(merging & ~self.complete):
             m.d.comb += tag.valid.eq(0)
-        with m.If(merging & self.across):
+        with m.If(whole):
             m.d.comb += tag.lanes.eq(self._lanes)
-        for lane in range(self._lanes):
-            result = Mux(ignored[lane], identity, self.result[lane])
-            m.d.comb += stage.value[lane].eq(self._accumulate(m, lane, result, first, merging))
 
-    def _accumulate(self, m: Module, lane: int, result: Value, first: Signal, merging: Signal) -> Signal:
+        identity, ignored = Signal(32), Signal(self._lanes)
+        with m.If(folding & self.across):
+            m.d.comb += ignored.eq(~valid_lanes(m, self.tag.lanes, most=self._lanes))
+        with m.Switch(self.kind):
+            with m.Case(Reduce.MAX, Reduce.FMAX):
+                m.d.comb += identity.eq(1 << 31)
+            with m.Case(Reduce.MIN, Reduce.FMIN):
+                m.d.comb += identity.eq((1 << 31) - 1)
+        for lane in range(self._lanes):
+            m.d.comb += stage.value[lane].eq(self._accumulate(m, lane, identity, ignored[lane], folding))
+
+    def _count(self, m: Module, merging: Signal) -> None:
+        """Which beats are the first and the last of a reduction."""
+        counts = [Signal(16, name=f"count_{q}") for q in range(2)]
+        started = [Signal(name=f"started_{q}") for q in range(2)]  # a row may have more beats than are counted
+        queue, count = self.tag.queue, Signal(16)
+        m.d.comb += [
+            count.eq(Mux(queue, counts[1], counts[0])),
+            self.first.eq(~Mux(queue, started[1], started[0])),
+            self.complete.eq(Mux(self.row, self.tag.ends, count + 1 >= self.repeat)),
+        ]
+        for q in range(2):
+            with m.If(self.tag.present & (queue == q)):
+                with m.If(self.tag.last | (merging & self.complete)):
+                    m.d.sync += [counts[q].eq(0), started[q].eq(0)]
+                with m.Elif(merging):
+                    m.d.sync += [counts[q].eq(count + 1), started[q].eq(1)]
+
+    def _accumulate(self, m: Module, lane: int, identity: Signal, ignored: Value, folding: Signal) -> Signal:
         """Value of one lane after this beat; also keeps it."""
         partials = [Signal(32, name=f"partial_{q}_{lane}") for q in range(2)]
-        merged = Signal(32, name=f"merged_{lane}")
-        m.d.comb += merged.eq(result)
-        with m.If(merging & ~first):
-            partial = Signal(32, name=f"partial_{lane}")
-            m.d.comb += partial.eq(Mux(self.tag.queue, partials[1], partials[0]))
-            self._merge(m, self.kind, partial, result, merged)
+        result, merged = Signal(32, name=f"result_{lane}"), Signal(32, name=f"merged_{lane}")
+        m.d.comb += [result.eq(self.result[lane]), merged.eq(result)]
+        with m.If(folding):
+            with m.If(ignored):
+                m.d.comb += result.eq(identity)
+            with m.Elif((self.kind == Reduce.FMAX) | (self.kind == Reduce.FMIN)):
+                m.d.comb += result.eq(_ordered(self.result[lane]))
+            with m.If(~self.first):
+                partial = Signal(32, name=f"partial_{lane}")
+                m.d.comb += partial.eq(Mux(self.tag.queue, partials[1], partials[0]))
+                self._merge(m, self.kind, partial, result, merged)
         for q in range(2):
-            with m.If(merging & (self.tag.queue == q)):
+            with m.If(folding & (self.tag.queue == q)):
                 m.d.sync += partials[q].eq(merged)
         return merged
 
@@ -156,7 +189,7 @@ class Reducer(wiring.Component):
         with m.Switch(kind):
             with m.Case(Reduce.SUM):
                 m.d.comb += to.eq(first + second)
-            with m.Case(Reduce.MAX):
+            with m.Case(Reduce.MAX, Reduce.FMAX):
                 m.d.comb += to.eq(Mux(first > second, first, second))
-            with m.Case(Reduce.MIN):
+            with m.Case(Reduce.MIN, Reduce.FMIN):
                 m.d.comb += to.eq(Mux(first < second, first, second))

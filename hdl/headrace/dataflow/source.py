@@ -61,6 +61,7 @@ def meta_layout(*, lanes: int, contexts: int) -> data.StructLayout:
             "idx": IDX_BITS,
             "lanes": Shape.cast(range(lanes + 1)),
             "last": 1,
+            "ends": 1,
             "boundary": 1,
             "context": index_bits(contexts),
             "wraps": 4,

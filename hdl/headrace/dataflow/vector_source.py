@@ -24,7 +24,7 @@ class VectorSource(wiring.Component):
     """Beats of VECTOR commands: scratchpad streams as x and y.
 
     `issue` takes a command while the previous one's last beat is requested. `boundary` is the last beat of a command
-    and, without wraps, every `CHUNK`-th.
+    and, without wraps, every `CHUNK`-th. A row are the beats of loops 0 .. idx_loop.
     """
 
     def __init__(self, *, banks: int, lanes: int, contexts: int, words: int, word_bytes: int) -> None:
@@ -84,6 +84,7 @@ class VectorSource(wiring.Component):
             beat.idx.eq(command.idx_base + block),
             beat.lanes.eq(Mux(left < 0, 0, left)),
             beat.last.eq(walk.last),
+            beat.ends.eq(walk.ends.bit_select(command.idx_loop, 1)),
             beat.context.eq(command.ctx),
             beat.wraps.eq(command.wraps),
             beat.use_y.eq(command.y_enable),

@@ -16,8 +16,9 @@ class LoopNest(wiring.Component):
     """A nest of loops, loop 0 innermost, with positions that are linear in the loop counters.
 
     position[c] = base[c] + sum over loops i of counter[i] * step[c][i]. `load` takes `base` and sets the counters to
-    zero; `advance` moves to the next iteration; `last` marks the final one. `counts` and `steps` must hold from the
-    cycle after `load` until the last `advance`. `load` and `advance` may coincide, `load` prevails.
+    zero; `advance` moves to the next iteration; `last` marks the final one, bit i of `ends` the last one of loops
+    0 .. i. `counts` and `steps` must hold from the cycle after `load` until the last `advance`. `load` and `advance`
+    may coincide, `load` prevails.
     """
 
     def __init__(self, *, loops: int, widths: Sequence[int]) -> None:
@@ -27,6 +28,7 @@ class LoopNest(wiring.Component):
                 "load": In(1),
                 "advance": In(1),
                 "last": Out(1),
+                "ends": Out(loops),
                 "counts": In(data.ArrayLayout(16, loops)),
                 "counters": Out(data.ArrayLayout(16, loops)),
                 **{f"base_{c}": In(signed(w)) for c, w in enumerate(self._widths)},
@@ -40,7 +42,8 @@ class LoopNest(wiring.Component):
         at_end = Signal(self._loops)
         m.d.comb += [
             *(at_end[i].eq(self.counters[i] + 1 >= self.counts[i]) for i in range(self._loops)),
-            self.last.eq(at_end.all()),
+            *(self.ends[i].eq(at_end[: i + 1].all()) for i in range(self._loops)),
+            self.last.eq(self.ends[-1]),
         ]
         with m.If(self.load):
             m.d.sync += self.counters.eq(0)
@@ -76,8 +79,8 @@ class TileWalk(wiring.Component):
     after `load` until the last `advance`; both may coincide, `load` prevails.
 
     t: accumulator of the PE; row, block: loop counters; pixel: m; channel: n*C + b*L; inside: m < m_count; lanes: valid
-    lanes, 0 unless inside; idx: n*ceil(C/L) + b; first, last: of the tile; t_used: accumulators of the tile; final: the
-    last tile.
+    lanes, 0 unless inside; idx: n*ceil(C/L) + b; first, last: of the tile; ends: last block of a pixel (and
+    half); t_used: accumulators of the tile; final: the last tile.
     With `depthwise` the accumulator is t*H + h, and n*H + h counts as n.
     """
 
@@ -102,6 +105,7 @@ class TileWalk(wiring.Component):
                 "idx": Out(IDX_BITS),
                 "first": Out(1),
                 "last": Out(1),
+                "ends": Out(1),
                 "t_used": Out(8),
                 "final": Out(1),
             }
@@ -127,6 +131,7 @@ class TileWalk(wiring.Component):
             self.t_used.eq(groups << halved),
             self.t.eq(Mux(halved, Cat(half, group), group)),
             self.first.eq((group == 0) & (self.row == 0) & ~half & (self.block == 0)),
+            self.ends.eq(end_b),
             self.last.eq(end_b & end_h & end_r & end_t),
             self.final.eq(end_m & end_n),
         ]

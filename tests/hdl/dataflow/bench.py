@@ -20,6 +20,7 @@ def build(config: NpuConfig) -> DataflowArray:
         cols=config.cols,
         accs=config.accs,
         columns=config.columns,
+        sum_column=config.sum_column,
         lanes=config.vector_lanes,
         halves=config.halves if config.depthwise_taps else 1,
         contexts=config.contexts,

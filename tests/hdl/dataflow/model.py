@@ -8,10 +8,16 @@ from headrace.config import NpuConfig
 from headrace.isa import DataflowOp, DType, MemIndex, Reduce, Source
 
 from .elements import beat_size, decode, encode
-from .reference import lane_op
+from .reference import lane_op, ordered, row_sum
 
-IDENTITY = {Reduce.SUM: 0, Reduce.MAX: -(1 << 31), Reduce.MIN: (1 << 31) - 1}
-MERGE = {Reduce.SUM: np.add, Reduce.MAX: np.maximum, Reduce.MIN: np.minimum}
+IDENTITY = {
+    Reduce.SUM: 0, Reduce.MAX: -(1 << 31), Reduce.MIN: (1 << 31) - 1,
+    Reduce.FMAX: -(1 << 31), Reduce.FMIN: (1 << 31) - 1,
+}  # fmt: skip
+MERGE = {
+    Reduce.SUM: np.add, Reduce.MAX: np.maximum, Reduce.MIN: np.minimum, Reduce.FMAX: np.maximum,
+    Reduce.FMIN: np.minimum,
+}  # fmt: skip
 
 
 class Model:
@@ -60,36 +66,57 @@ class Model:
                 word = base + (y & 0xFF)
         return (self.memory[column, word, np.arange(len(x))] & 0xFFFFFFFF).astype(np.uint32)
 
+    def _result(self, k: dict, column: int, x: np.ndarray, y: np.ndarray, idx: int) -> np.ndarray:
+        """What the lanes of a column make of a beat."""
+        lanes = np.arange(len(x), dtype=np.uint32)
+        operands = {
+            Source.Y: y,
+            Source.IMM: np.full(len(x), k.get("imm", 0) & 0xFFFFFFFF, np.uint32),
+            Source.IDX: np.uint32(idx * len(x)) + lanes,
+        }
+        if Source.MEM in (k.get("a"), k.get("b")):
+            operands[Source.MEM] = self._operand(k, column, x, y, idx)
+        a, b = operands.get(k.get("a", 0), x), operands.get(k.get("b", 0), x)
+        return lane_op(DataflowOp(k.get("op", 0)), a, b, np.int64(k.get("sh", 0)))
+
     def columns(self, beats: list[tuple], context: int) -> list[tuple]:
         for column in range(self.c.columns):
             k = self.contexts.get((context, column), {})
-            kind, across = Reduce(k.get("reduce", 0)), k.get("across", 0)
-            out, state, count = [], None, 0
-            for x, y, idx, valid in beats:
-                operands = {
-                    Source.X: x,
-                    Source.Y: y,
-                    Source.IMM: np.full(len(x), k.get("imm", 0) & 0xFFFFFFFF, np.uint32),
-                }
-                if Source.MEM in (k.get("a"), k.get("b")):
-                    operands[Source.MEM] = self._operand(k, column, x, y, idx)
-                a, b = operands[Source(k.get("a", 0))], operands[Source(k.get("b", 0))]
-                r = lane_op(DataflowOp(k.get("op", 0)), a, b, np.int64(k.get("sh", 0)))
-                if kind != Reduce.NONE:
-                    value = r.view(np.int32).astype(np.int64)
-                    if across:
-                        value = np.where(valid[0], value, IDENTITY[kind])
-                    state = value if count == 0 else MERGE[kind](state, value)
-                    count = (count + 1) % max(1, k.get("repeat", 0))
-                    if count:
+            kind = k.get("reduce", 0)
+            reduces = kind in MERGE or (kind == Reduce.FSUM and column == self.c.sum_column)
+            out, taken = [], []
+            for x, y, idx, ends, valid in beats:
+                r = self._result(k, column, x, y, idx)
+                if reduces:
+                    taken.append((r, valid[0]))
+                    if not ends if k.get("row") else len(taken) < k.get("repeat", 0):
                         continue
-                    if across:
-                        state = np.full_like(state, MERGE[kind].reduce(state))
+                    r, merged = self._reduced(kind, k.get("across", 0), taken)
+                    taken = []
+                    if merged:
                         valid = ([True] * len(x), *valid[1:])
-                    r = (state & 0xFFFFFFFF).astype(np.uint32)
-                out.append((x, r, idx, valid) if k.get("dst") else (r, y, idx, valid))
+                out.append((x, r, idx, ends, valid) if k.get("dst") else (r, y, idx, ends, valid))
             beats = out
         return beats
+
+    def _reduced(self, kind: int, across: int, taken: list[tuple]) -> tuple[np.ndarray, bool]:
+        """The value of a reduction over some beats, and whether it merges the lanes."""
+        lanes = len(taken[0][0])
+        if kind == Reduce.FSUM:
+            elements = [int(v) if ok else 0 for r, valid in taken for v, ok in zip(r, valid)]
+            return np.full(lanes, row_sum(elements), np.uint32), True
+        floats = kind in (Reduce.FMAX, Reduce.FMIN)
+        state = None
+        for r, valid in taken:
+            value = np.array([ordered(int(v)) for v in r]) if floats else r.view(np.int32).astype(np.int64)
+            if across:
+                value = np.where(valid, value, IDENTITY[kind])
+            state = value if state is None else MERGE[kind](state, value)
+        if across:
+            state = np.full_like(state, MERGE[kind].reduce(state))
+        if floats:
+            state = np.where(state < 0, (-1 - state) | 1 << 31, state)
+        return (state & 0xFFFFFFFF).astype(np.uint32), bool(across)
 
     def run(self, beats: list[tuple], f: dict) -> list[tuple]:
         for sub in range(f.get("wraps", 0) + 1):
@@ -110,10 +137,11 @@ class Model:
                 )
                 use = v == "x" or f.get("y_enable", 0)
                 values.append(self.read(f, v, pixel, channel, valid if use else [False] * lanes))
-            beats.append((*values, f.get("idx_base", 0) + k, (valid,)))
+            ends = all(i[j] == f.get(f"n{j}", 1) - 1 for j in range(f.get("idx_loop", 0) + 1))
+            beats.append((*values, f.get("idx_base", 0) + k, ends, (valid,)))
         emitted = iter(self.run(beats, f))
         for j in itertools.product(*(range(f.get(f"m{i}", 1)) for i in (2, 1, 0))):
-            x, _, _, (valid,) = next(emitted)
+            x, _, _, _, (valid,) = next(emitted)
             pixel, channel = (
                 f.get(f"o_{at}", 0) + sum(n * f.get(f"o_d{kind}{i}", 0) for i, n in enumerate(reversed(j)))
                 for kind, at in (("p", "p0"), ("c", "c0"))
@@ -147,8 +175,9 @@ class Model:
                 y = self.read(f, "res", *at, valid if f.get("res_enable") else [False] * lanes)
                 place = f.get("out_p0", 0) + m, f.get("out_c0", 0) + self._bytes(f, "out", first)
                 real = m < f["m_count"]
-                beats.append((x, y, f.get("idx_base", 0) + (n * halves + h) * c.acc_beats + b, (valid, place, real)))
-            for x, _, _, (valid, place, real) in self.run(beats, f):
+                idx = f.get("idx_base", 0) + (n * halves + h) * c.acc_beats + b
+                beats.append((x, y, idx, b == c.acc_beats - 1, (valid, place, real)))
+            for x, _, _, _, (valid, place, real) in self.run(beats, f):
                 self.write(f, "out", *place, [v and real for v in valid], x)
 
     def _bytes(self, f: dict, view: str, elements: int) -> int:

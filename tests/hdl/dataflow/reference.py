@@ -21,6 +21,35 @@ def to_bits(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.uint32(QUIET_NAN), bits).astype(np.uint32)
 
 
+def float_add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """fp32 a + b on 32-bit patterns."""
+    with np.errstate(all="ignore"):
+        return to_bits(f32(a) + f32(b))
+
+
+def tree(values: list[int]) -> int:
+    """Pairwise fp32 sum of a power of two of patterns."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return int(float_add(np.array([tree(values[:half])]), np.array([tree(values[half:])]))[0])
+
+
+def row_sum(elements: list[int]) -> int:
+    """fp32 sum of patterns: trees of 32, block b into partial b mod 8, a tree of the partials."""
+    partials = [0] * 8
+    for number, start in enumerate(range(0, len(elements), 32)):
+        block = elements[start : start + 32]
+        total = tree(block + [0] * (32 - len(block)))
+        partials[number % 8] = int(float_add(np.array([partials[number % 8]]), np.array([total]))[0])
+    return tree(partials)
+
+
+def ordered(bits: int) -> int:
+    """Integer that orders patterns by sign and magnitude, -0 below +0."""
+    return bits if bits < 1 << 31 else -1 - (bits & 0x7FFFFFFF)
+
+
 def _signed(bits: np.ndarray) -> np.ndarray:
     return np.asarray(bits, np.uint32).view(np.int32).astype(np.int64)
 
@@ -108,7 +137,7 @@ def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> 
             case DataflowOp.F2IC:
                 out = np.clip(_to_int(a), _half(b & 0xFFFF), _half(b >> 16))
             case DataflowOp.FADD:
-                return to_bits(f32(a) + f32(b))
+                return float_add(a, b)
             case DataflowOp.FSUB:
                 return to_bits(f32(a) - f32(b))
             case DataflowOp.FMUL:

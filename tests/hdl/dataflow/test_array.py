@@ -377,4 +377,5 @@ def test_tile_shape_error():
 
 
 def test_latency():
-    assert [Column.latency(lanes) for lanes in (1, 2, 8, 16, 64)] == [8, 9, 9, 10, 10]
+    assert [Column.latency(lanes, False) for lanes in (1, 2, 8, 16, 64)] == [8, 9, 9, 10, 10]
+    assert [Column.latency(lanes, True) for lanes in (1, 2, 8, 16, 64)] == [34] * 5

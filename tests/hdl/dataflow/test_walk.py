@@ -47,6 +47,8 @@ def test_loop_nest():
                     expected = base[c] + sum(k * s for k, s in zip(counters, steps[c]))
                     assert ctx.get(getattr(dut, f"position_{c}")) == expected
                 assert ctx.get(dut.last) == (number == len(nest) - 1)
+                ends = [all(k == n - 1 for k, n in zip(counters[: i + 1], counts)) for i in range(3)]
+                assert ctx.get(dut.ends) == sum(end << i for i, end in enumerate(ends))
                 ctx.set(dut.advance, 1)
                 if number < len(nest) - 1:
                     await ctx.tick()
@@ -84,6 +86,7 @@ def test_tile_walk(rows, cols, lanes, halves, depthwise, ilv):
                     "t": t * used_halves + h, "row": r, "block": b, "pixel": m, "channel": channel,
                     "idx": block * blocks + b, "lanes": valid if m < fields["m_count"] else 0,
                     "first": t == r == h == b == 0, "t_used": used * used_halves, "final": (n, mt) == (1, 2),
+                    "ends": b == blocks - 1,
                     "last": (t, r, h, b) == (used - 1, rows - 1, used_halves - 1, blocks - 1),
                 }  # fmt: skip
                 assert {name: ctx.get(getattr(dut, name)) for name in expected} == expected
