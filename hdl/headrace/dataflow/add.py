@@ -139,7 +139,7 @@ class AddPath(wiring.Component):
             with m.Case(DataflowOp.IXOR):
                 m.d.comb += picked.eq(a ^ b)
             with m.Case(DataflowOp.FRCP):
-                m.d.comb += picked.eq(reciprocal(a, self.fa))
+                m.d.comb += picked.eq(reciprocal(m, a, self.fa))
             with m.Case(DataflowOp.ILT):
                 m.d.comb += picked.eq((a.as_signed() < b.as_signed()).replicate(32))
             with m.Case(DataflowOp.EXP2):

@@ -21,7 +21,8 @@ __all__ = [
     "vector_layout",
 ]
 
-IDX_BITS = 17
+IDX_BITS = 18
+"""Index of a beat, 17 bits, or the word of a column memory beyond its end that the beat asked for."""
 PIXEL_BITS = 26
 """Signed pixel number as the walkers keep it; wider than any legal pixel so that a wrong one is seen."""
 CHANNEL_BITS = 24

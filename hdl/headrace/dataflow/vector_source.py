@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from headrace.dataflow.beat import CHANNEL_BITS, PIXEL_BITS, operands_layout
+from headrace.dataflow.beat import CHANNEL_BITS, IDX_BITS, PIXEL_BITS, operands_layout
 from headrace.dataflow.source import AHEAD, fork, hold, join, meta_layout, view_fields
 from headrace.dataflow.stream_read import StreamRead
 from headrace.dataflow.walk import LoopNest
@@ -43,7 +43,7 @@ class VectorSource(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layout = meta_layout(lanes=self._lanes, contexts=self._contexts)
-        m.submodules.walk = walk = LoopNest(loops=4, widths=2 * (PIXEL_BITS, CHANNEL_BITS))
+        m.submodules.walk = walk = LoopNest(loops=4, widths=(*2 * (PIXEL_BITS, CHANNEL_BITS), IDX_BITS - 1))
         m.submodules.meta = meta = SyncFIFO(width=Shape.cast(layout).width, depth=AHEAD)
         advance, ends = Signal(), Signal()
         active, command, index, load = hold(m, self.issue, BY_NAME["VECTOR"], ends)
@@ -81,7 +81,13 @@ class VectorSource(wiring.Component):
         m.d.comb += [
             block.eq(walk.counters[command.idx_loop]),
             left.eq(command.channels - block * self._lanes),
-            beat.idx.eq(command.idx_base + block),
+            walk.base_4.eq(self.issue.payload.cmd.idx_base),
+            walk.steps_4[0].eq(command.idx_loop == 0),
+            *(
+                walk.steps_4[i].eq(Mux(command.idx_loop == i, 1, Mux(command.idx_loop == i - 1, command.idx_step, 0)))
+                for i in range(1, 4)
+            ),
+            beat.idx.eq(walk.position_4.as_unsigned()),
             beat.lanes.eq(Mux(left < 0, 0, left)),
             beat.last.eq(walk.last),
             beat.ends.eq(walk.ends.bit_select(command.idx_loop, 1)),

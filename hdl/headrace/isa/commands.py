@@ -283,7 +283,7 @@ for j2 < m2: for j1 < m1: for j0 < m0:                                  emitted 
             Field(name="wraps", width=4, doc="times the pass wraps through the gasket: contexts ctx .. ctx+wraps"),
             Field(name="idx_base", width=16, doc="first index into column memories"),
             Field(name="idx_loop", width=2, doc="loop whose counter is the channel block number"),
-            Field(name="idx_step", width=16, doc="added to the index in each turn of the loop around idx_loop"),
+            Field(name="idx_step", width=12, doc="added to the index in each turn of the loop around idx_loop"),
             Field(name="y_enable", width=1, doc="read stream y; otherwise y is 0"),
             Field(name="zp", width=8, signed=True, doc="integer sinks: zero point added"),
             Field(name="lo", width=8, signed=True, doc="I8, U8, I4 sinks: smallest code"),

@@ -1,6 +1,6 @@
 """WEIGHT engine: streams weight entries from DDR into the ring, as far ahead as the ring has room."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,9 +20,9 @@ class WeightEngine(wiring.Component):
 
     Entries are reserved in the ring before their bursts are requested, at most `ahead` beats before. A burst is shorter
     than it could be only if the ring is full: then what is reserved is requested, since the MAC array may need these
-    entries before it releases any. The next command is accepted when all bursts of the previous one are requested.
+    entries before it releases any. Runs of entries (`outer`) follow each other without a gap. The next command is accepted when all bursts of the previous one are requested.
     An entry takes `entry_beats` beats, with `scales` another `scale_beats`.
-    Error ALIGN: `ddr` is not aligned to a beat.
+    Error ALIGN: `ddr` or `step` is not aligned to a beat.
     """
 
     def __init__(
@@ -56,12 +56,17 @@ class WeightEngine(wiring.Component):
         scales = Signal()
         start = Signal(ADDR_BITS)
         address = Signal(ADDR_BITS)
-        all_beats = Signal(BEATS_BITS)  # of one repetition
-        beats = Signal(BEATS_BITS)  # left in this repetition
+        run, step = Signal(ADDR_BITS), Signal(signed(32))  # where this run starts; from run to run
+        all_runs, runs = Signal(16), Signal(16)  # of one repetition; left in it, this one included
+        all_beats = Signal(BEATS_BITS)  # of one run
+        beats = Signal(BEATS_BITS)  # left in this run
         repeats = Signal(16)  # left, this one included
         misaligned = Signal()
 
-        m.d.comb += misaligned.eq(command.ddr[: (self._axi_bytes - 1).bit_length()] != 0)
+        low = (self._axi_bytes - 1).bit_length()
+        m.d.comb += misaligned.eq(Cat(command.ddr[:low], command.step[:low]) != 0)
+        following = Signal(ADDR_BITS)
+        m.d.comb += following.eq(Mux(runs == 1, start, run + step))
         request = self.bus.req
         flag = data.StructLayout({"tag": 8, "scales": 1, "last": 1})
         m.submodules.flight = flight = StreamFifo(shape=flag, depth=self._outstanding)
@@ -70,7 +75,7 @@ class WeightEngine(wiring.Component):
             self.port.issue.ready.eq(~running & ~self.port.error.valid),
             flight.i.valid.eq(emit),
             *(flight.i.p.tag.eq(tag), flight.i.p.scales.eq(scales)),
-            flight.i.p.last.eq((size == beats) & (repeats == 1)),
+            flight.i.p.last.eq((size == beats) & (runs == 1) & (repeats == 1)),
             emit.eq((size != 0) & (~request.valid | request.ready) & flight.i.ready),
         ]
         with m.If(request.ready):
@@ -85,14 +90,16 @@ class WeightEngine(wiring.Component):
                 beats.eq(beats - size),
             ]
             with m.If(size == beats):
-                m.d.sync += [address.eq(start), beats.eq(all_beats), repeats.eq(repeats - 1)]
-                m.d.sync += running.eq(repeats != 1)
+                m.d.sync += [address.eq(following), run.eq(following), beats.eq(all_beats), runs.eq(runs - 1)]
+                with m.If(runs == 1):
+                    m.d.sync += [runs.eq(all_runs), repeats.eq(repeats - 1), running.eq(repeats != 1)]
         with m.If(self.port.issue.valid & self.port.issue.ready):
             total = Mux(command.scales, command.entries * self._scaled_beats, command.entries * self._entry_beats)
             m.d.sync += [
                 *(running.eq(~misaligned), index.eq(issued.index), repeats.eq(command.repeat)),
                 *(tag.eq(command.tag), scales.eq(command.scales)),
-                *(start.eq(command.ddr), address.eq(command.ddr), beats.eq(total), all_beats.eq(total)),
+                *(start.eq(command.ddr), run.eq(command.ddr), address.eq(command.ddr), step.eq(command.step)),
+                *(beats.eq(total), all_beats.eq(total), runs.eq(command.outer), all_runs.eq(command.outer)),
                 self.port.error.valid.eq(misaligned),
                 self.port.error.cause.eq(Cause.ALIGN),
                 self.port.error.index.eq(issued.index),

@@ -17,6 +17,8 @@ __all__ = ["epilogue", "vector"]
 
 Fields = Mapping[str, int]
 
+_INDICES = 1 << 17  # a VECTOR command's indices into column memories count modulo this
+
 
 def epilogue(
     f: Fields, pad: Scratchpad, accumulators: Accumulators, dataflow: DataflowArray, config: NpuConfig
@@ -111,8 +113,9 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
         return read(pad, View.of(f, f"{name}_"), pixel, byte, used)
 
     y = stream("y") if f["y_enable"] else np.zeros((total, lanes), np.int32)
+    idx = (f["idx_base"] + k + turn * f["idx_step"]) % _INDICES
     ends = number % row == row - 1
-    beats = Beats(x=stream("x"), y=y, idx=f["idx_base"] + k + turn * f["idx_step"], lanes=used, number=number, ends=ends)
+    beats = Beats(x=stream("x"), y=y, idx=idx, lanes=used, number=number, ends=ends)
     result = dataflow.run(beats, f["ctx"], f["wraps"])
     placed = tuple(f[f"m{i}"] for i in range(3))
     if len(result) != np.prod(placed):
