@@ -65,11 +65,16 @@ class TextMachine:
     head: bool = True
     _first: KernelImage | None = field(default=None, init=False)
     _caches: list[Cache] = field(default_factory=list, init=False)
+    _built: dict[int, TextImage] = field(default_factory=dict, init=False)
 
-    def build(self, tokens: int, tiling: Tiling | None = None) -> TextImage:
+    def build(self, tokens: int) -> TextImage:
         """The image for ``tokens`` tokens; several only start at a position that is a multiple of their number."""
+        if tokens not in self._built:
+            self._built[tokens] = self._build(tokens, default_tiling(self.config, tokens))
+        return self._built[tokens]
+
+    def _build(self, tokens: int, tiling: Tiling) -> TextImage:
         d, config = self.model.dimensions, self.config
-        tiling = tiling or default_tiling(config, tokens)
         self._check(tokens)
         image = KernelImage(config, area_bytes=self.area_bytes, beside=self._first)
         arena = Arena(config, image.memory.scratchpad)

@@ -1,5 +1,7 @@
 """Lane operations in numpy and Python integers, written from the specification of the operations."""
 
+import math
+
 import numpy as np
 
 from headrace.isa import DataflowOp
@@ -71,11 +73,18 @@ def _to_int(a: np.ndarray) -> np.ndarray:
     return np.clip(value, -(2**31), 2**31 - 1).astype(np.int64)
 
 
+def _lines(table: list[int], fraction: np.ndarray, bits: int) -> np.ndarray:
+    """Between the entries of a table (in 65,536ths) at 23-bit fractions, `bits` of which choose, the next 8 weigh."""
+    entries = np.array(table, np.int64)
+    index, rest = fraction >> (23 - bits), fraction >> (15 - bits) & 255
+    return (entries[index] * (256 - rest) + entries[index + 1] * rest) / 2.0**24
+
+
 def _reciprocal(bits: np.ndarray) -> np.ndarray:
-    """sign * T / 256 * 2^-e for a = sign * m * 2^e, T by the first three fraction bits of m."""
-    table = np.array([241, 216, 195, 178, 164, 152, 141, 132], np.float64)
+    """sign * line / m * 2^-e for a = sign * m * 2^e: 32 intervals."""
     exponent = (bits >> 23 & 0xFF).astype(np.int64)
-    value = table[bits >> 20 & 7] / 256 * 2.0 ** (127 - exponent)  # exact: a double holds every fp32 and its inverse
+    table = [round(65536 * 32 / (32 + i)) for i in range(33)]
+    value = _lines(table, (bits & 0x7FFFFF).astype(np.int64), 5) * 2.0 ** (127 - exponent)
     value = np.where(value < 2.0**-126, 0.0, value)
     value = np.where(exponent == 0, np.inf, np.where(exponent == 255, 0.0, value))
     out = value.astype(np.float32).view(np.uint32) | bits & 0x80000000
@@ -94,11 +103,10 @@ def _exponential(bits: np.ndarray) -> np.ndarray:
 
 
 def _reciprocal_root(bits: np.ndarray) -> np.ndarray:
-    """R / 256 * 2^-floor(e / 2), R by the parity of e and the first three fraction bits."""
-    even = np.array([248, 235, 223, 214, 205, 197, 190, 184], np.float64)
-    odd = np.array([176, 166, 158, 151, 145, 139, 134, 130], np.float64)
-    e, eighth = (bits >> 23 & 0xFF).astype(np.int64) - 127, bits >> 20 & 7
-    value = np.where(e % 2 == 0, even[eighth], odd[eighth]) / 256 * 2.0 ** -(e // 2)
+    """Line * 2^-floor(e / 2), one table of 16 intervals for even e, one for odd."""
+    even, odd = ([round(65536 / math.sqrt(scale * (16 + i) / 16)) for i in range(17)] for scale in (1, 2))
+    e, fraction = (bits >> 23 & 0xFF).astype(np.int64) - 127, (bits & 0x7FFFFF).astype(np.int64)
+    value = np.where(e % 2 == 0, _lines(even, fraction, 4), _lines(odd, fraction, 4)) * 2.0 ** -(e // 2)
     value = np.where(f32(bits) == 0, np.inf, np.where(bits == 0x7F800000, 0.0, value))
     invalid = (f32(bits) < 0) | np.isnan(f32(bits))
     return np.where(invalid, np.uint32(QUIET_NAN), value.astype(np.float32).view(np.uint32))

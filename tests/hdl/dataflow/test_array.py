@@ -376,6 +376,91 @@ def test_tile_shape_error():
     assert bench.errors["EPILOGUE"] == (Cause.TILE, 0, ODD.accs)
 
 
+def row_contexts(config: NpuConfig) -> dict[tuple[int, int], dict[str, int]]:
+    """Reductions that end with rows, one after the other in columns and through the gasket."""
+    last, middle = config.columns - 1, config.sum_column or 0
+    return {
+        (0, 0): {"op": DataflowOp.I2F, "a": X},
+        (0, middle): {"reduce": Reduce.FSUM, "row": 1, "repeat": 3},
+        (1, 0): {"reduce": Reduce.FMAX, "row": 1, "across": 1},
+        (2, 0): {"reduce": Reduce.MAX, "repeat": 2},  # of rows of 4 or of 6 beats: their ends stay marked
+        (2, last): {"reduce": Reduce.SUM, "row": 1},
+        (3, 0): {"reduce": Reduce.SUM, "repeat": 2},
+        (4, last): {"op": DataflowOp.IADD, "a": X, "b": Source.IDX, "reduce": Reduce.MIN, "row": 1, "across": 1},
+        (5, middle): {"op": DataflowOp.FMUL, "a": X, "b": X, "reduce": Reduce.FSUM, "row": 1, "dst": 1},
+        (6, 0): {"op": DataflowOp.FADD, "a": X, "b": Y, "reduce": Reduce.FMIN, "row": 1},
+    }
+
+
+@EVERY
+def test_vector_rows(config):
+    """Rows of loops 0 .. idx_loop for every idx_loop, with wraps, commands back to back."""
+    bench = Bench(config, stall=0.2)
+    fill(bench)
+    bench.contexts = row_contexts(config)
+    lanes = config.vector_lanes
+    counts, step = (2, 1, 3, 2), beat_size(DType.I16, lanes)
+    for number, (context, wraps, loop) in enumerate([
+        *((0, 0, loop) for loop in range(4)), (1, 0, 2), (2, 0, 2), (3, 1, 2), (3, 1, 0), (5, 1, 2), (6, 0, 1),
+    ]):  # fmt: skip
+        sums = context in (0, 5) and config.sum_column is not None
+        length = int(np.prod(counts[: loop + 1]))
+        emitted = 12 // length
+        if context == 0 and not sums:
+            emitted = 12
+        if (context, loop) == (3, 0):
+            emitted = 6
+        bench.commands.append(("VECTOR", {
+            **{f"n{i}": n for i, n in enumerate(counts)}, "ctx": context, "wraps": wraps, "idx_loop": loop,
+            "x_type": DType.BF16 if context > 4 else DType.I16, "o_type": DType.B32, "channels": counts[loop] * lanes,
+            "x_dc0": step, "x_dp2": 1, "x_dp3": 3, "x_base": 3, "x_plane": 40, "idx_base": 7, "y_enable": context > 4,
+            "y_type": DType.BF16, "y_base": 4, "y_plane": 40, "y_dp1": 1, "y_dp2": 2,
+            "m0": emitted, "o_dp0": 1, "o_base": 250 + 70 * number, "o_plane": 16,
+        }))  # fmt: skip
+    run(bench)
+
+
+@EVERY
+@pytest.mark.parametrize("depthwise", [0, 1])
+def test_epilogue_rows(config, depthwise):
+    """Pixels (and halves) of tiles are rows; what a reduction emits goes where the row's last beat would."""
+    if depthwise and config.halves not in (1, 2):
+        pytest.skip("words and tiles do not match")
+    rng = np.random.default_rng(14)
+    bench = Bench(config, stall=0.1)
+    fill(bench)
+    bench.contexts = row_contexts(config)
+    halves = config.halves if depthwise else 1
+    for number, (context, wraps) in enumerate([(0, 0), (1, 0), (3, 1), (5, 1), (4, 0)]):
+        fields, _ = epilogue_case(
+            config, rng, ctx=context, wraps=wraps, out_type=DType.B32, out_c0=0, out_base=40 + 150 * number,
+            out_plane=10, n_tiles=2, t_count=2 // halves, t_last=1, m_count=3 * config.rows // halves, res_enable=1,
+            depthwise=depthwise, channels=2 * halves * config.cols - 1,
+        )  # fmt: skip
+        bench.commands.append(("EPILOGUE", fields))
+        bench.tiles += [
+            rng.integers(-(1 << 17), 1 << 17, (t * halves, config.rows, config.cols)).astype(np.int32)
+            for _ in range(2)
+            for t in (fields["t_count"], 1)
+        ]
+    run(bench)
+
+
+def test_rows_of_both_queues():
+    """Rows of vector commands that epilogue tiles interrupt at chunks: sums of both queues do not mix."""
+    config = ODD
+    bench = Bench(config, tile_interval=150)
+    fill(bench)
+    bench.contexts = row_contexts(config)
+    fields, tiles = epilogue_case(config, np.random.default_rng(8), out_base=400, out_plane=20, out_type=DType.B32)
+    vector = {
+        "n0": 300, "n1": 3, "x_dp0": 1, "x_dp1": 7, "x_plane": 100, "m0": 3, "o_dp0": 1, "o_type": DType.B32,
+        "o_base": 800, "o_plane": 10,
+    }  # fmt: skip
+    bench.commands, bench.tiles = [("VECTOR", vector), ("EPILOGUE", fields)], tiles
+    run(bench)
+
+
 def test_latency():
     assert [Column.latency(lanes, False) for lanes in (1, 2, 8, 16, 64)] == [8, 9, 9, 10, 10]
     assert [Column.latency(lanes, True) for lanes in (1, 2, 8, 16, 64)] == [34] * 5

@@ -104,8 +104,8 @@ def test_bits(op):
 
 @pytest.mark.parametrize("op", [DataflowOp.FRCP, DataflowOp.FRSQ], ids=lambda op: op.name)
 def test_reciprocals(op):
-    """Every exponent and sign with both ends of every eighth of the mantissa."""
-    fraction = np.array([eighth << 20 | low for eighth in range(8) for low in (0, 0xFFFFF)], np.uint32)
+    """Every exponent and sign with both ends of every interval of the mantissa, and steps inside."""
+    fraction = np.array([part << 18 | low for part in range(32) for low in (0, 1 << 10, 0x15555, 0x3FFFF)], np.uint32)
     head = np.arange(512, dtype=np.uint32) << 23
     a = (head[:, None] | fraction).ravel()
     check(np.full(len(a), op), a, np.zeros_like(a), np.zeros(len(a), np.int64))

@@ -74,12 +74,18 @@ class Bed:
         return driver
 
     def expected(self, commands: list[dict[str, int]]) -> list[tuple[bytes, bytes, int]]:
-        return [self._entry(c, e) for c in commands for _ in range(c["repeat"]) for e in range(c["entries"])]
+        return [
+            self._entry(c, run * c.get("step", 0), e)
+            for c in commands
+            for _ in range(c["repeat"])
+            for run in range(c["outer"])
+            for e in range(c["entries"])
+        ]
 
-    def _entry(self, command: dict[str, int], number: int) -> tuple[bytes, bytes, int]:
+    def _entry(self, command: dict[str, int], offset: int, number: int) -> tuple[bytes, bytes, int]:
         scaled = command.get("scales", 0)
         codes = self.ring.entry_beats * self.axi
-        at = command["ddr"] + number * (codes + scaled * self.ring.scale_beats * self.axi)
+        at = command["ddr"] + offset + number * (codes + scaled * self.ring.scale_beats * self.axi)
         scales = self.memory[at + codes :][: self.scale_size] if scaled else bytes(self.scale_size)
         return self.memory[at:][: self.size], scales, command["tag"]
 
@@ -94,9 +100,11 @@ def test_entries_and_tags(cols: int, word: int, axi: int, burst: int, entries: i
     bed.reader.stall = stall
     commands = [
         {
-            "ddr": bed.rng.randrange(64) * axi,
+            "ddr": bed.rng.randrange(16, 64) * axi,
             "entries": bed.rng.randrange(1, 12),
             "repeat": r,
+            "outer": bed.rng.randrange(1, 4),
+            "step": bed.rng.randrange(-8, 40) * axi,
             "tag": 17 + r,
             "scales": s,
         }
@@ -113,7 +121,7 @@ def test_full_ring_is_needed_before_release(scales: int) -> None:
     """The consumer waits for a full ring, as a replayed tile does: bursts are cut so that it can fill."""
     bed = Bed(cols=1, word=4, axi=8, burst=16, entries=4, seed=5)
     bed.level_wanted = 4
-    driver = bed.run([{"ddr": 0, "entries": 12, "repeat": 1, "tag": 1, "scales": scales}])
+    driver = bed.run([{"ddr": 0, "entries": 12, "repeat": 1, "outer": 1, "tag": 1, "scales": scales}])
     assert driver.error is None
 
 
@@ -124,8 +132,8 @@ def test_rate(scales: int) -> None:
     bed.reader.latency = 60
     driver = bed.run(
         [
-            {"ddr": 0, "entries": 60, "repeat": 1, "tag": 1, "scales": scales},
-            {"ddr": 32, "entries": 30, "repeat": 2, "tag": 2, "scales": scales},
+            {"ddr": 0, "entries": 60, "repeat": 1, "outer": 1, "tag": 1, "scales": scales},
+            {"ddr": 32, "entries": 30, "repeat": 2, "outer": 1, "tag": 2, "scales": scales},
         ]
     )
     beats = 120 * (4 + 2 * scales)
@@ -133,7 +141,21 @@ def test_rate(scales: int) -> None:
     assert len(bed.reader.bursts) <= beats // 8 + 4
 
 
-def test_alignment() -> None:
+@pytest.mark.parametrize("step", [40, -48])
+def test_rate_of_runs(step: int) -> None:
+    """Runs of few entries follow each other as entries do."""
+    bed = Bed(cols=4, word=8, axi=8, burst=8, entries=128, seed=8)
+    bed.reader.latency = 60
+    command = {"ddr": 4096, "entries": 8, "repeat": 2, "outer": 6, "step": step * 8, "tag": 1}
+    driver = bed.run([command])
+    assert driver.cycles - 60 <= 96 * 4 + 24, driver.cycles
+    expected = bed.expected([command])
+    assert bed.got == expected[: len(bed.got)]
+
+
+@pytest.mark.parametrize("place", [{"ddr": 1004}, {"ddr": 1000, "step": 12}])
+def test_alignment(place: dict[str, int]) -> None:
     bed = Bed(cols=4, word=8, axi=8, burst=8, entries=16, seed=7)
-    driver = bed.run([{"ddr": 8, "entries": 2, "repeat": 1, "tag": 1}, {"ddr": 1004, "entries": 1, "repeat": 1}])
-    assert driver.error == (Cause.ALIGN.value, 101, 1004)
+    first = {"ddr": 8, "entries": 2, "repeat": 1, "outer": 1, "tag": 1}
+    driver = bed.run([first, {"entries": 1, "repeat": 1, "outer": 1, **place}])
+    assert driver.error == (Cause.ALIGN.value, 101, place["ddr"])
