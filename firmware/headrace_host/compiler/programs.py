@@ -19,8 +19,8 @@ from headrace_host.rescale import SHIFT, RescaleConstants
 class Step:
     """One lane operation. The operand `Source.MEM` is a per-channel vector of the name ``vector``, or an element of
     ``table``: 256 patterns of 32 bits, chosen by the low byte of x, [256] for lane 0 alone or [256, L] for all lanes.
-    ``index`` may have y choose it, or the beat's idx, from [words, L]. With ``indexed`` it is what others have loaded to
-    the word of the beat's idx.
+    ``index`` may have y choose it, or the beat's idx, from [words, L]. With ``indexed`` it is what others have loaded
+    to the word of the beat's idx. ``row``: a reduction takes the beats of a row, not ``repeat``.
     """
 
     op: DataflowOp

@@ -1,11 +1,11 @@
 """Dynamic quantisation of activations on the dataflow array: bf16 rows to int8 codes with activation shifts.
 
 Of a row: a = max(largest |x|, 1e-12), s = up(a / 127), up to the next bf16. Of a group of 32 with largest |x| g:
-ka = largest j in 0..7 with g 2^j <= a; code = rne(x recip(s) 2^ka), clamped to +-127. recip is the machine's FRCP and
-one Newton step, which scale by powers of two exactly: recip(s) 2^ka is recip(z) with z = s 2^-ka, a bf16.
+ka = largest j in 0..7 with g 2^j <= a; code = rne(x recip(s) 2^ka), clamped to +-127. recip is a table of 8
+and one Newton step, which scale by powers of two exactly: recip(s) 2^ka is recip(z) with z = s 2^-ka, a bf16.
 
 Six VECTOR commands; beats of each for 64 rows of 576 channels on `base`, and cycles from first to last of each; all of
-them take 13,417, as the pass for s runs while that for a drains:
+them take 13,517, as the pass for s runs while that for a drains:
 
 | pass | reads | writes | beats | cycles |
 |---|---|---|---|---|
@@ -44,7 +44,7 @@ _FRACTION = 23
 
 
 def reciprocals() -> NDArray[np.int32]:
-    """Patterns of recip(v) for v = 1, 1 + 1/128 .. below 2, then twice these: FRCP and one Newton step in fp32."""
+    """Patterns of recip(v) for v = 1, 1 + 1/128 .. below 2, then twice these: a seed and one Newton step in fp32."""
     fraction = np.arange(128)
     value = (1 + fraction / 128).astype(np.float32)
     seed = _SEEDS[fraction >> 4]

@@ -13,8 +13,8 @@ from headrace_host.kernels.trace import BF16, I8, I16, U8, Constant, Kernel, Str
 
 Patterns = NDArray[np.int32]
 _EIGHTHS = np.array([256, 279, 304, 332, 362, 395, 431, 470, 512])
-_RECIPROCALS = np.array([241, 216, 195, 178, 164, 152, 141, 132])
-_ROOTS = np.array([[248, 235, 223, 214, 205, 197, 190, 184], [176, 166, 158, 151, 145, 139, 134, 130]])
+_RECIPROCALS = np.rint(65536 / (1 + np.arange(33) / 32))[None]
+_ROOTS = np.rint(65536 / np.sqrt(np.outer([1, 2], 1 + np.arange(17) / 16)))
 _RANGES: dict[type[Stream], tuple[int, int]] = {I8: (-128, 127), U8: (0, 255), I16: (-(1 << 15), (1 << 15) - 1)}
 
 
@@ -116,15 +116,18 @@ def _to_int(a: NDArray[np.float32]) -> Patterns:
     return np.clip(rounded, -(2.0**31), 2.0**31 - 1).astype(np.int64).astype(np.int32)
 
 
-def _eighth(fraction: NDArray[np.float32]) -> NDArray[np.int64]:
-    """floor(8 (m - 1)) of m = 2 fraction, which is 1 <= m < 2."""
-    usable = np.where(np.isfinite(fraction) & (fraction != 0), fraction, 0.5)
-    return (16 * usable - 8).astype(np.int64)
+def _line(tables: NDArray[np.float64], which: Any, fraction: NDArray[np.float32]) -> NDArray[np.float64]:
+    """At m = 2 fraction, 1 <= m < 2, straight between the entries of a table of 1..2 in 256 steps; in 65,536ths."""
+    usable = np.where(np.isfinite(fraction) & (fraction != 0), fraction, 0.5).astype(np.float64)
+    steps = np.floor((2 * usable - 1) * 256 * (tables.shape[1] - 1)).astype(np.int64)
+    interval, rest = steps >> 8, steps & 255
+    left, right = tables[which, interval], tables[which, interval + 1]
+    return np.asarray(left - (left - right) * rest / 256, np.float64)
 
 
 def _reciprocal(a: NDArray[np.float32]) -> NDArray[np.float32]:
     fraction, exponent = np.frexp(np.abs(a))
-    value = np.ldexp(_RECIPROCALS[_eighth(fraction)] / 256, 1 - exponent).astype(np.float32)
+    value = np.ldexp(_line(_RECIPROCALS, 0, fraction) / 65536, 1 - exponent).astype(np.float32)
     value = np.where(a == 0, np.inf, np.where(np.isinf(a), 0, value))
     return np.where(np.isnan(a), np.nan, np.copysign(value, a)).astype(np.float32)
 
@@ -132,7 +135,7 @@ def _reciprocal(a: NDArray[np.float32]) -> NDArray[np.float32]:
 def _reciprocal_root(a: NDArray[np.float32]) -> NDArray[np.float32]:
     fraction, exponent = np.frexp(np.abs(a))
     e = exponent.astype(np.int64) - 1
-    value = np.ldexp(_ROOTS[e & 1, _eighth(fraction)] / 256, -(e >> 1))
+    value = np.ldexp(_line(_ROOTS, e & 1, fraction) / 65536, -(e >> 1))
     value = np.where(a == 0, np.inf, np.where(np.isinf(a), 0, value))
     return np.where(np.isnan(a) | (a < 0), np.nan, value).astype(np.float32)
 

@@ -23,12 +23,13 @@ class KernelImage:
     """
 
     def __init__(self, config: NpuConfig, *, area_bytes: int = 1 << 20, beside: KernelImage | None = None) -> None:
-        self.config, self._area = config, area_bytes if beside is None else beside._area
+        self.config = config
+        self._area: int = area_bytes if beside is None else beside._area
         self._recorder = Recorder()
         self.memory = Memory(config, self._recorder, ScratchpadAllocator(config), 0)
-        self.image = DdrImage(DdrAllocator(area_bytes, 1 << 32)) if beside is None else beside.image
+        self.image: DdrImage = DdrImage(DdrAllocator(area_bytes, 1 << 32)) if beside is None else beside.image
         self.constants = ConstantStore(config, self._recorder, self.image)
-        self.tensors = DdrAllocator(0, area_bytes) if beside is None else beside.tensors
+        self.tensors: DdrAllocator = DdrAllocator(0, area_bytes) if beside is None else beside.tensors
         self._layers: list[str] = []
 
     def tensor(self, name: str, pixels: int, channel_bytes: int, *, prefer: int) -> Location:

@@ -18,6 +18,7 @@ from headrace_host.compiler.layout import View
 from headrace_host.compiler.mapping import map_layer, pack_layer
 from headrace_host.compiler.operands import Memory
 from headrace_host.compiler.programs import Step, place
+from headrace_host.compiler.stream import Access
 from headrace_host.compiler.tiling import ConvShape, Tiles, cut_tiles
 from headrace_host.kernels.group_weights import GroupWeights
 from headrace_host.kernels.row_weights import RowWeights
@@ -75,9 +76,10 @@ class Linear:
     ) -> None:
         self._memory, self._constants, self._config = memory, constants, memory.config
         self.name, self._rows = name, rows
-        grouped = isinstance(weights, GroupWeights)
-        groups = weights.groups if grouped else GroupScales()
-        self._precision = Precision.A8W4 if grouped else Precision.A8W8
+        if isinstance(weights, GroupWeights):
+            self._precision, groups, scale = Precision.A8W4, weights.groups, weights.scale
+        else:
+            self._precision, groups, scale = Precision.A8W8, GroupScales(), weights.scale / np.float32(UNIT_FACTOR)
         self.outputs, inputs = weights.codes.shape
         one = Pair(1, 1)
         shape = ConvShape(
@@ -89,23 +91,13 @@ class Linear:
             scales=groups,
         )  # fmt: skip
         self._kc = groups.kc
-        self._vectors: Vectors = {"scale": weights.scale if grouped else weights.scale / np.float32(UNIT_FACTOR)}
+        self._vectors: Vectors = {"scale": scale}
         if bias is not None:
             self._vectors["bias"] = bias.astype(np.float32)
         self._program = place(self._config, epilogue_steps(bias=bias is not None))
         self._weights_at = image.placed(
             name, lambda: pack_layer(self._config, self._mapping, weights.codes[:, None, None, :], scales=groups)
         )
-
-    @property
-    def macs(self) -> int:
-        """Multiplications of a row, those with codes that fill up the last word included."""
-        return self.outputs * self._mapping.entries * self._config.lanes * 2 * (1 + (self._precision is Precision.A8W4))
-
-    @property
-    def precision(self) -> Precision:
-        """Operand widths."""
-        return self._precision
 
     @property
     def tiles(self) -> int:
@@ -118,7 +110,7 @@ class Linear:
         return tiles.m_tiles == 1 or self._mapping.entries <= self._config.ring_entries
 
     def stream(self, count: int, first: int = 0, n_tiles: int | None = None) -> None:
-        """Send the weights of ``n_tiles`` (all) n tiles from ``first`` on to the ring, for a product of ``count`` rows."""
+        """Send the weights of ``n_tiles`` (all) n tiles from ``first`` on to the ring, for ``count`` rows."""
         if self._whole(count):
             self._weight(first, self.tiles - first if n_tiles is None else n_tiles, 1)
 
@@ -145,7 +137,8 @@ class Linear:
         start, end = first * config.cols, min((first + count) * config.cols, self.outputs)
         vectors: Vectors = {name: vector[start:end] for name, vector in self._vectors.items()}
         installed = self._constants.install(self._program, vectors, self._memory.label)
-        kc_base, touched = 0, ()
+        kc_base = 0
+        touched: tuple[Access, ...] = ()
         if self._kc is not None:
             kc_base, touched = self._constants.install_shifts(self._kc[start:end], self._memory.label)
         tiles = cut_tiles(config, rows.count, 0, mapping.accs)

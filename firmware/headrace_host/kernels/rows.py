@@ -102,11 +102,15 @@ class RowPass:
 
 @dataclass(frozen=True)
 class RowKernel:
-    """Passes in order; ``records`` are temporaries by name: (unit, type), units element, each, values or row."""
+    """Passes in order; ``records`` are temporaries by name: (unit, type, other), units element, each, values or row.
+
+    The two streams of a pass are read fastest from different sub-banks: those with ``other`` lie in the other one than
+    the first input.
+    """
 
     name: str
     passes: tuple[RowPass, ...]
-    records: Mapping[str, tuple[Unit, DType]]
+    records: Mapping[str, tuple[Unit, DType, bool]]
     results: tuple[str, ...]
 
 
@@ -119,7 +123,7 @@ def emit_rows(
     elements: int,
     dynamic: DynamicRow | None = None,
 ) -> None:
-    """Emit ``kernel`` over ``rows`` (turns of the row loops) of ``elements`` elements, at most so many if ``dynamic``."""
+    """Emit ``kernel`` over ``rows``, the turns of the row loops, of ``elements`` elements (at most, if ``dynamic``)."""
     _Emission(image, kernel, dict(inputs), list(results), rows, elements, dynamic).emit()
 
 
@@ -151,10 +155,11 @@ class _Emission:
             count *= turns
         outer = self._rows[1] if len(self._rows) == 2 else 0
         steps = ((outer, 0), (1, 0)) if outer else ((1, 0),)
-        for number, (name, (unit, kind)) in enumerate(self._kernel.records.items()):
-            view = self._image.memory.scratch(
-                self._kernel.name, count, self._record_bytes(unit, kind), prefer=1 - number % 2
-            )
+        first = self._tensors[self._kernel.passes[0].x.name].view
+        near = first.base // (self._config.bank_words // 2)
+        for name, (unit, kind, other) in self._kernel.records.items():
+            size, bank = self._record_bytes(unit, kind), 1 - near if other else near
+            view = self._image.memory.scratch(self._kernel.name, count, size, prefer=bank)
             self._tensors[name] = RowTensor(view=view, kind=kind, steps=steps)
         for each in self._kernel.passes:
             self._emit_pass(each)

@@ -22,17 +22,21 @@ _EXP_SCALE = np.float32(np.float32(np.log2(np.e)) * np.float32(2048))
 _CLAMP = (-127 & 0xFFFF) | 127 << 16
 
 
-def _pattern(value: float) -> int:
+def _pattern(value: float | np.float32) -> int:
     return int(np.float32(value).view(np.int32))
 
 
-def _immediate(op: DataflowOp, value: float) -> Step:
+def _immediate(op: DataflowOp, value: float | np.float32) -> Step:
     return Step(op=op, b=Source.IMM, imm=_pattern(value))
 
 
 def _exponential(sign: float = 1.0) -> list[Step]:
     """x = e^(sign x)."""
-    return [_immediate(DataflowOp.FMUL, sign * _EXP_SCALE), Step(op=DataflowOp.F2I), Step(op=DataflowOp.EXP2)]
+    return [
+        _immediate(DataflowOp.FMUL, np.float32(sign) * _EXP_SCALE),
+        Step(op=DataflowOp.F2I),
+        Step(op=DataflowOp.EXP2),
+    ]
 
 
 def _round_up(a: Source) -> list[Step]:
@@ -46,7 +50,7 @@ def _round_up(a: Source) -> list[Step]:
 
 
 def _largest(*, row: bool) -> Step:
-    """Largest magnitude of a row, or of the beats of a group, in all lanes: patterns of magnitudes order as integers."""
+    """Largest magnitude of a row (or, without, of one beat) in all lanes: magnitudes order as integers."""
     return Step(op=DataflowOp.IAND, b=Source.IMM, imm=_MAGNITUDE, reduce=Reduce.MAX, across=True, row=row)
 
 
@@ -95,7 +99,7 @@ def rms_norm(weights: NDArray[np.float32], epsilon: float) -> RowKernel:
             constants={"weights": weights.astype(np.float32)},
         ),
     )  # fmt: skip
-    return RowKernel("RMS norm", passes, {"root": (Unit.row, DType.B32)}, ("out",))
+    return RowKernel("RMS norm", passes, {"root": (Unit.row, DType.B32, True)}, ("out",))
 
 
 @cache
@@ -112,7 +116,7 @@ def silu_product() -> RowKernel:
         RowPass(Unit.element, (Step(op=DataflowOp.FMUL, b=Source.Y),), gate, product, Place("up", Unit.element)),
         RowPass(Unit.element, sigmoid, gate, Place("out", Unit.element), product),
     )
-    return RowKernel("SiLU gate", passes, {"product": (Unit.element, DType.B32)}, ("out",))
+    return RowKernel("SiLU gate", passes, {"product": (Unit.element, DType.B32, False)}, ("out",))
 
 
 @cache
@@ -129,7 +133,7 @@ def softmax_rows() -> RowKernel:
             Place("inverse", Unit.row),
         ),
     )
-    return RowKernel("softmax", passes, {"largest": (Unit.row, DType.B32)}, ("p", "inverse"))
+    return RowKernel("softmax", passes, {"largest": (Unit.row, DType.B32, True)}, ("p", "inverse"))
 
 
 def mixing_scale(factor: int) -> RowKernel:
@@ -217,5 +221,9 @@ def _quantise(name: str, vector: str | None, floor: float) -> RowKernel:
         RowPass(Unit.word, shift, z, Place("shifts", Unit.word), Place("scale", Unit.row)),
     )
     kind = DType.BF16 if vector is None else DType.B32
-    records = {"g": (Unit.values, kind), "a": (Unit.row, DType.B32), "z": (Unit.each, DType.BF16)}
+    records = {
+        "g": (Unit.values, kind, False),
+        "a": (Unit.row, DType.B32, True),
+        "z": (Unit.each, DType.BF16, True),
+    }
     return RowKernel("quantise groups", passes, records, ("codes", "shifts", "scale"))

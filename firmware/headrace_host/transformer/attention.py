@@ -113,7 +113,7 @@ class Attention:
         (tokens, heads), width = rows, self._cache.shape.width
         bank = OPERANDS if by_token else VECTORS
         codes = self._arena.new(f"{what} codes", tokens * heads, width, DType.I8, bank=bank)
-        scales = self._arena.record(f"{what} scales", tokens * heads)
+        scales = self._arena.record(f"{what} scales", tokens * heads, bank=OPERANDS)
         steps = ((heads, 0), (1, 0)) if by_token else ((1, 0), (tokens, 0))
         results = [RowTensor(view=t.view, kind=t.kind, steps=steps) for t in (codes, scales)]
         self._rows_kernel(quantise_rows(), {"x": source}, results, (tokens, heads), width)
@@ -246,7 +246,7 @@ class Attention:
         ]
         part = self._cache.value_scales
         vector = Vector(part + 4 * head * shape.tokens, self._cache.access(part, write=False))
-        inputs = {"p": scores, "unit": vector}
+        inputs: dict[str, RowTensor | Vector] = {"p": scores, "unit": vector}
         self._rows_kernel(quantise_probabilities(), inputs, results, (rows,), self._keys, DYNAMIC)
         factor = arena.record("mixing scales", rows)
         pair = {"scale": results[2], "inverse": record}

@@ -47,7 +47,7 @@ class CacheShape:
                 raise CompileError(f"machine '{config.name}': a {what} of {size} is no multiple of {unit}")
         if config.word_bytes % config.cols or config.cols % config.vector_lanes:
             raise CompileError(
-                f"machine '{config.name}': attention needs words that are whole n tiles and n tiles that are whole beats"
+                f"machine '{config.name}': attention needs words of whole n tiles and n tiles of whole beats"
             )
         if config.entry_beats * config.axi_bytes != config.cols * config.word_bytes:
             raise CompileError(f"machine '{config.name}': a weight entry does not fill its last beat; widen cols")

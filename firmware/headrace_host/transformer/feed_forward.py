@@ -53,8 +53,10 @@ class FeedForward:
         """silu(gate) * up of rows from ``first_row`` on, bf16. The first chunk's weights are on their way."""
         config, arena, chunks = self._image.config, self._arena, self._chunks()
         hidden = arena.new("hidden", self._rows, self._gate.outputs, DType.BF16, bank=VECTORS)
+        # Two pairs by turns: one is still being read while the next chunk is multiplied.
+        pairs = [self._pair(chunks[0][1]) for _ in chunks[:2]]
         for number, (first, tiles) in enumerate(chunks):
-            parts = [arena.new(n, self._rows, tiles * config.cols, DType.BF16, bank=VECTORS) for n in ("gate", "up")]
+            parts = pairs[number % 2]
             for layer, part in zip((self._gate, self._up), parts):
                 rows = Rows(codes=x.codes.view, scales=x.scales.view, out=part.view, count=self._rows, first=first_row)
                 layer.multiply(rows, first, tiles)
@@ -68,8 +70,13 @@ class FeedForward:
             emit_rows(
                 self._image, silu_product(), {"gate": gate, "up": up}, [out], rows=(self._rows,), elements=elements
             )
-            arena.free(*parts)
+        arena.free(*(part for pair in pairs for part in pair))
         return hidden
+
+    def _pair(self, tiles: int) -> list[Tensor]:
+        """Results of gate and up for ``tiles`` n tiles."""
+        channels = tiles * self._image.config.cols
+        return [self._arena.new(n, self._rows, channels, DType.BF16, bank=VECTORS) for n in ("gate", "up")]
 
     def project(self, hidden: Tensor) -> Tensor:
         """down(hidden), bf16; ``hidden`` is freed."""

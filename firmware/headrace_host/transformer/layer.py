@@ -16,8 +16,8 @@ from headrace.isa import DType
 from headrace_host.kernels.group_weights import GroupWeights
 from headrace_host.kernels.image import KernelImage
 from headrace_host.kernels.linear import Linear, Rows
-from headrace_host.kernels.rows import RowTensor, emit_rows
 from headrace_host.kernels.row_weights import RowWeights
+from headrace_host.kernels.rows import RowTensor, emit_rows
 from headrace_host.kernels.transformer import rms_norm
 from headrace_host.models.graph import GroupScales
 from headrace_host.models.language import Dimensions, MachineWeights, Projection, Rotary
@@ -33,13 +33,12 @@ from headrace_host.transformer.tensors import VECTORS, Arena, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How a run of ``tokens`` tokens is cut: rows of the feed-forward part, n tiles of gate and up at a time, rows
-    quantised at a time; whether the residual stays in the scratchpad."""
+    """How a run of ``tokens`` tokens is cut: rows of the feed-forward part, n tiles of gate and up at a time; whether
+    the residual stays in the scratchpad."""
 
     tokens: int
     hidden_rows: int
     hidden_tiles: int
-    block: int
     keep: bool
 
 
@@ -63,7 +62,8 @@ class TransformerLayer:
     ) -> None:
         self._image, self._arena, self._weights, self._epsilon = image, arena, weights, epsilon
         self._tiling, self._width = tiling, dimensions.width
-        self._quantiser = Quantiser(image, arena, block=tiling.block)
+        self._quantiser = Quantiser(image, arena)
+        self._name = name
         d, tokens, rows = dimensions, tiling.tokens, tiling.hidden_rows
 
         def layer(part: str, projection: Projection, rows: int, heads: int = 0) -> Linear:
@@ -89,32 +89,43 @@ class TransformerLayer:
         """Run the layer on ``residual``; ``ahead`` sends to the ring what is multiplied next."""
         queries = self._attend(residual)
         tokens, rows = self._tiling.tokens, self._tiling.hidden_rows
+        self._begin("attention out")
         self._feed_forward.stream_first()
         x = self._quantiser.emit(queries, tokens)
         self._arena.free(queries)
         residual.add(self._multiply(self._out, x), 0, tokens)
         self._free(x)
         for first in range(0, tokens, rows):
+            self._begin("hidden norm")
             x = self._normalised(residual, self._weights.hidden_norm, first, rows)
+            self._begin("hidden")
             hidden = self._feed_forward.hidden(x, 0)
             self._free(x)
             if first + rows < tokens:
                 self._feed_forward.stream_first()
             else:
                 ahead()
+            self._begin("down")
             residual.add(self._feed_forward.project(hidden), first, rows)
+
+    def _begin(self, part: str) -> None:
+        self._image.begin(f"{self._name} {part}")
 
     def _attend(self, residual: Residual) -> Tensor:
         """What attention makes of the rows, before its projection."""
+        self._begin("attention norm")
         x = self._normalised(residual, self._weights.attention_norm, 0, self._tiling.tokens)
+        self._begin("queries, keys, values")
         keys, values, queries = (self._multiply(layer, x) for layer in (self._key, self._value, self._query))
         self._free(x)
+        self._begin("cache")
         self._attention.append(keys, values)
         self._arena.free(keys, values)
         ahead = self._attention.streams_ahead
         self._attention.stream()
         if ahead:
             self._out.stream(self._tiling.tokens)
+        self._begin("attention")
         self._attention.mix(queries)
         if not ahead:
             self._out.stream(self._tiling.tokens)

@@ -34,7 +34,7 @@ class TextRunner:
         return self._images[tokens]
 
     def run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
-        """Feed ``tokens``, the first at ``position``; logits [tokens, vocabulary], or the residual's rows without a head."""
+        """Feed ``tokens``, the first at ``position``; logits [tokens, vocabulary], without a head the residual."""
         image = self._images[len(tokens)]
         codes, scales = embedding_rows(self._embedding, list(tokens), self._text.config.vector_lanes)
         for location, content in ((image.codes, codes), (image.scales, scales)):

@@ -54,9 +54,9 @@ class Arena:
             )
         return Tensor(name, make_view(self._config, region.start, pixels, width, 0), kind, region)
 
-    def record(self, name: str, rows: int) -> Tensor:
+    def record(self, name: str, rows: int, *, bank: int = VECTORS) -> Tensor:
         """One fp32 value a row, in L equal lanes."""
-        return self.new(name, rows, self._config.vector_lanes, DType.B32, bank=VECTORS)
+        return self.new(name, rows, self._config.vector_lanes, DType.B32, bank=bank)
 
     def free(self, *tensors: Tensor) -> None:
         """Give the room of ``tensors`` back."""

@@ -103,7 +103,7 @@ class TextMachine:
 
     def _check(self, tokens: int) -> None:
         unit = max(self.config.cols, self.config.word_bytes, self.config.vector_lanes)
-        if tokens > 1 and tokens % unit or self.context % tokens:
+        if (tokens > 1 and tokens % unit) or self.context % tokens:
             raise CompileError(
                 f"machine '{self.config.name}' takes 1 token at once, or a multiple of {unit} that divides the context "
                 f"of {self.context}, not {tokens}"
@@ -181,7 +181,7 @@ class TextMachine:
             elements=d.width,
         )
         residual.release(rows)
-        operand = Quantiser(image, arena, block=tokens).emit(n, tokens)
+        operand = Quantiser(image, arena).emit(n, tokens)
         arena.free(n)
         for first in range(0, head.tiles, step):
             tiles = min(step, head.tiles - first)
@@ -209,8 +209,8 @@ def embedding_rows(weights: RowWeights, tokens: list[int], lanes: int) -> tuple[
 def default_tiling(config: NpuConfig, tokens: int) -> Tiling:
     """Few rows stay in the scratchpad; many are cut to what it holds."""
     if tokens <= 16:
-        return Tiling(tokens=tokens, hidden_rows=tokens, hidden_tiles=1 << 12, block=tokens, keep=True)
-    return Tiling(tokens=tokens, hidden_rows=tokens // 2, hidden_tiles=8, block=8, keep=False)
+        return Tiling(tokens=tokens, hidden_rows=tokens, hidden_tiles=1 << 12, keep=True)
+    return Tiling(tokens=tokens, hidden_rows=tokens // 2, hidden_tiles=8, keep=False)
 
 
 def _nothing() -> None:

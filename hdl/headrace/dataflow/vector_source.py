@@ -16,8 +16,9 @@ from headrace.isa import BY_NAME
 
 __all__ = ["CHUNK", "VectorSource"]
 
-CHUNK = 256
-"""Beats of a VECTOR pass without wraps after which an epilogue pass may run."""
+CHUNK = 64
+"""Beats of a VECTOR pass without wraps after which an epilogue pass may run. With both streams in one sub-bank they
+take twice as many cycles, still less than a tile of 32 rows takes to compute."""
 
 
 class VectorSource(wiring.Component):

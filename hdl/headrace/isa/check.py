@@ -137,7 +137,8 @@ class _Checker:
 
     def _weight(self, values: dict[str, int]) -> None:
         self._require(values["ddr"] % self._config.axi_bytes == 0, "WEIGHT.ddr is not aligned to a beat")
-        entries = values["entries"] * values["repeat"]
+        self._require(values["step"] % self._config.axi_bytes == 0, "WEIGHT.step is not a multiple of a beat")
+        entries = values["entries"] * values["outer"] * values["repeat"]
         self._weights.append((values["tag"], entries))
         self._streamed.append(self._streamed[-1] + entries)
         # A full queue stops the fetch, so what WEIGHT waits for must have been fetched before its queue is full.

@@ -121,7 +121,8 @@ WEIGHT = Command(
     name="WEIGHT",
     opcode=2,
     engine=Engine.WEIGHT,
-    doc="Stream weight entries from DDR into the ring, waiting while it is full. `ddr` and `step` are multiples of a beat. An entry is C columns of 2K bytes, "
+    doc="Stream weight entries from DDR into the ring, waiting while it is full. `ddr` and `step` are multiples of a "
+    "beat. An entry is C columns of 2K bytes, "
     "padded to a beat, then, when `scales` is set, the scales of its G groups: bytes 2(c*G + g) and + 1 are sd and sm "
     "of column c, padded to a beat. Entries without have sd = sm = 0.",
     loop_nest="""\

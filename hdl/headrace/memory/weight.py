@@ -20,7 +20,8 @@ class WeightEngine(wiring.Component):
 
     Entries are reserved in the ring before their bursts are requested, at most `ahead` beats before. A burst is shorter
     than it could be only if the ring is full: then what is reserved is requested, since the MAC array may need these
-    entries before it releases any. Runs of entries (`outer`) follow each other without a gap. The next command is accepted when all bursts of the previous one are requested.
+    entries before it releases any. Runs of entries (`outer`) follow each other without a gap. The next command is
+    accepted when all bursts of the previous one are requested.
     An entry takes `entry_beats` beats, with `scales` another `scale_beats`.
     Error ALIGN: `ddr` or `step` is not aligned to a beat.
     """

@@ -129,7 +129,7 @@ class DataflowArray:
         grouped = result[: groups * length].reshape(groups, length, self.lanes)
         beats = beats.select(slice(length - 1, groups * length, length))
         if how == Reduce.FSUM:
-            reduced = fp.row_sum(grouped.reshape(groups, -1))[:, None]
+            reduced = fp.row_sum(grouped.reshape(groups, length * self.lanes))[:, None]
         else:
             reduced = _reduce(how, grouped)
             if merges:

@@ -110,7 +110,7 @@ def reciprocal(a: np.ndarray) -> np.ndarray:
     exponent = np.frexp(np.where(usable, values, 1))[1] - 1
     magnitude = np.ldexp(_between(_RECIPROCALS[None], a, 5) / 2.0**24, -exponent)
     special = np.where(values == 0, np.inf, np.where(np.isinf(values), 0.0, np.nan))
-    with np.errstate(under="ignore"):
+    with np.errstate(under="ignore", invalid="ignore"):
         return _bits(np.copysign(np.where(usable, magnitude, special), values).astype(np.float32))
 
 
@@ -145,11 +145,12 @@ def row_sum(elements: np.ndarray) -> np.ndarray:
     Elements missing in the last block, and partials at first, are +0.
     """
     *rows, size = elements.shape
-    padded = np.zeros((*rows, -(-size // 32) * 32), np.int32)
+    count = -(-size // 32)
+    padded = np.zeros((*rows, count * 32), np.int32)
     padded[..., :size] = elements
-    blocks = _tree(padded.reshape(*rows, -1, 32))
+    blocks = _tree(padded.reshape(*rows, count, 32))
     partials = np.zeros((*rows, 8), np.int32)
-    for first in range(0, blocks.shape[-1], 8):
+    for first in range(0, count, 8):
         some = blocks[..., first : first + 8]
         width = some.shape[-1]
         partials[..., :width] = add(partials[..., :width], some)

@@ -6,12 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.config import NpuConfig
-from headrace.isa import CONTEXT_WORDS, Dest, MemIndex, encode_context
+from headrace.isa import CONTEXT_WORDS, Dest, MemIndex, Reduce, encode_context
 
 from .allocate import Ddr, NoRoom, OnChip, Tensor
 from .chains import Chain
 from .operation import Operation, Patch
 from .space import Ids, Space, unite
+
+_NO_REDUCTION = 7  # a code without a name
 
 __all__ = ["Atom", "Builder", "Layer", "PlacedChain"]
 
@@ -144,9 +146,9 @@ class Builder:
             NoRoom: also when a pass of so many beats cannot wrap.
         """
         config = self.config
-        positions = self._positions(
-            len(chain.stages), most_passes=config.contexts if beats <= config.gasket_beats else 1
-        )
+        most_passes = config.contexts if beats <= config.gasket_beats else 1
+        positions = self._positions(len(chain.stages), most_passes=most_passes)
+        positions = self._with_sum(chain, positions, most_passes)
         wraps = max(positions, default=0) // config.columns
         ctx = self._take_contexts(wraps + 1)
         contexts = np.zeros((wraps + 1, config.columns, CONTEXT_WORDS), np.uint32)
@@ -162,6 +164,8 @@ class Builder:
                 first = (column * config.column_words + word + offset) * config.vector_lanes
                 self.load_elements(Dest.COLUMN, first, stage.memory.ravel())
                 reads.append(self.space.column_word(column, word + offset + np.arange(count)))
+            if not context.get("reduce") and self.chance(0.1):  # codes that do not reduce in this column
+                context["reduce"] = _NO_REDUCTION if column == config.sum_column or self.chance(0.5) else Reduce.FSUM
             contexts[sub_pass, column] = encode_context(**{k: int(v) for k, v in context.items()})
         self.load_elements(Dest.CONTEXT, ctx * config.columns * CONTEXT_WORDS, contexts.ravel())
         return PlacedChain(ctx, wraps, unite(reads), chain.across)
@@ -175,6 +179,24 @@ class Builder:
             passes += 1
         places = self.rng.choice(passes * columns, stages, replace=False)
         return sorted(int(i) for i in places)
+
+    def _with_sum(self, chain: Chain, positions: list[int], most_passes: int) -> list[int]:
+        """`positions`, or others with which FSUM, if the chain has it, is in its column."""
+        at = [i for i, stage in enumerate(chain.stages) if stage.context.get("reduce") == Reduce.FSUM]
+        columns, column = self.config.columns, self.config.sum_column
+        if not at or positions[at[0]] % columns == column:
+            return positions
+        assert column is not None
+        place = at[0] + (column - at[0]) % columns
+        moved = [i if i < at[0] else place + i - at[0] for i in range(len(positions))]
+        if moved[-1] >= most_passes * columns:
+            raise NoRoom
+        return moved
+
+    def runs(self, count: int) -> int:
+        """A divisor of `count`: often 1."""
+        divisors = [d for d in range(2, count + 1) if count % d == 0]
+        return int(self.rng.choice(divisors)) if divisors and self.chance(0.3) else 1
 
     def _take_contexts(self, count: int) -> int:
         """First of `count` contexts: new ones, or those of an earlier command of this layer."""

@@ -19,6 +19,9 @@ _INTEGER = {Op.IADD, Op.ISUB, Op.IMUL, Op.IMIN, Op.IMAX, Op.IAND, Op.IOR, Op.IXO
 _SWAPPABLE = _INTEGER | {Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX, Op.ILT, Op.FLT}
 _FLOAT = {Op.F2I, Op.FADD, Op.FSUB, Op.FMUL, Op.FMIN, Op.FMAX, Op.FRCP, Op.FLT, Op.FRSQ}
 _OP_CODES = 64  # those beyond the operations are PASS
+_SOURCE_CODES = 8  # those beyond the sources are X
+_INDEX = 1 << 23  # beyond every operand IDX
+_ORDERED = {Reduce.MAX, Reduce.MIN, Reduce.FMAX, Reduce.FMIN}  # the result is one of the values
 _TABLE = 256  # elements of a lane's table
 _INFINITY, _QUIET_NAN = 0x7F800000, 0x7FC00000
 
@@ -153,9 +156,9 @@ class _Random:
         if op in (Op.IMUL, Op.IDIVR) and a_bound.magnitude > IDIVR_LIMIT:
             op = Op(int(self.rng.choice([Op.IADD, Op.ISHR, Op.FMAX, Op.F2IC])))
         code = int(self.rng.integers(len(Op), _OP_CODES)) if op == Op.PASS and self.rng.random() < 0.5 else op
-        context: dict[str, int] = {"op": code, "a": a, "dst": int(self.rng.random() < 0.2)}
+        context: dict[str, int] = {"op": code, "a": self._code(a), "dst": int(self.rng.random() < 0.2)}
         if self.rng.random() < 0.1:  # no effect without a reduction
-            context |= {"across": 1, "repeat": int(self.rng.integers(0, 1 << 16))}
+            context |= {"across": 1, "row": int(self.rng.integers(0, 2)), "repeat": int(self.rng.integers(0, 1 << 16))}
         result, memory = self._operand(context, op, a_bound)
         if op == Op.ISHR:
             context["sh"] = int(self.rng.integers(0, 20))
@@ -165,20 +168,32 @@ class _Random:
             result = _interval(-result.high, -result.low) if op == Op.ISUB else result
         self._finish(context, memory, result)
 
-    def reduce(self, repeat: int, *, across: bool) -> None:
-        """Append a reduction of `repeat` beats, `across`: and over the lanes."""
-        kind = Reduce(int(self.rng.integers(1, 4)))
+    def _code(self, source: Source) -> int:
+        """A code that stands for `source`."""
+        other = source == Source.X and self.rng.random() < 0.1
+        return int(self.rng.integers(len(Source), _SOURCE_CODES)) if other else source
+
+    def reduce(self, repeat: int, *, across: bool, row: bool, sums: bool) -> None:
+        """Append a reduction of `repeat` beats, those of a `row`; `across`: and over the lanes; `sums`: FSUM may be."""
+        kinds = [k for k in Reduce if k != Reduce.NONE and (k != Reduce.FSUM or (sums and not self._has_sum()))]
+        kind = kinds[int(self.rng.integers(0, len(kinds)))]
         a, bound = self._stream() if self.rng.random() < 0.3 else (Source.X, self.chain.x)
         absent = repeat == 1 and self.rng.random() < 0.5  # a repeat of 0 counts as 1
         context: dict[str, int] = {"op": Op.PASS, "a": a, "reduce": kind, "repeat": 0 if absent else repeat}
+        if row:
+            context |= {"row": 1, "repeat": int(self.rng.integers(0, 1 << 16))}
         context |= {"across": int(across), "dst": int(self.rng.random() < 0.1)}
+        across = across or kind == Reduce.FSUM
         values = repeat * (self.lanes if across else 1)
         result = _interval(bound.low * values, bound.high * values, 0) if kind == Reduce.SUM else bound
-        if across and kind != Reduce.SUM:
+        if kind == Reduce.FSUM or (across and kind in _ORDERED):
             result = ANY  # the neutral value where all lanes are invalid
         self.chain.reduction *= repeat
         self.chain.across |= across
         self._finish(context, None, result)
+
+    def _has_sum(self) -> bool:
+        return any(stage.context.get("reduce") == Reduce.FSUM for stage in self.chain.stages)
 
     def divide(self, count: int) -> None:
         """Append the rounded division by a count, if x is small enough."""
@@ -201,14 +216,15 @@ class _Random:
 
     def _operand(self, context: dict[str, int], op: Op, a: Interval) -> tuple[Interval, Words | None]:
         """Choose operand b; returns the bound of the result before a shift, and the memory vectors."""
-        source = Source(int(self.rng.integers(0, 4)))
-        stream = {Source.X: self.chain.x, Source.Y: self.chain.y}.get(source)
+        source = Source(int(self.rng.integers(0, len(Source))))
+        streams = {Source.X: self.chain.x, Source.Y: self.chain.y, Source.IDX: Interval(0, _INDEX)}
+        stream = streams.get(source)
         unsuited = op in (Op.F2IC, Op.IDIVR) or (
             op == Op.IMUL and stream is not None and stream.magnitude > IMUL_LIMIT - 1
         )
         if stream is not None and unsuited:
             source, stream = Source(int(self.rng.integers(2, 4))), None
-        context["b"] = source
+        context["b"] = self._code(source)
         if stream is not None:
             return self._bound(op, a, stream), None
         index, count = self._index() if source == Source.MEM else (MemIndex.NONE, 1)
@@ -288,19 +304,23 @@ def random_chain(
     y: Interval,
     repeats: tuple[int, ...] = (),
     across: bool = False,
+    row: bool = False,
+    sums: bool = False,
     tables: bool = False,
 ) -> Chain:
     """`length` random operations with a reduction for each of `repeats` among them; `blocks` vectors are indexed.
 
-    `across`: reductions may merge the lanes; `tables`: a column memory has room for a table.
+    `across`: reductions may merge the lanes; `row`: the first takes the beats of a row; `sums`: the machine has FSUM;
+    `tables`: a column memory has room for a table.
     """
     builder = _Random(rng, blocks, lanes, x, y, tables)
     places = sorted(int(i) for i in rng.integers(0, length + 1, len(repeats)))
     pending = list(repeats)
     for position in range(length + 1):
         while pending and places[len(repeats) - len(pending)] <= position:
+            whole = row and len(pending) == len(repeats)
             repeat = pending.pop(0)
-            builder.reduce(repeat, across=across and rng.random() < 0.6)
+            builder.reduce(repeat, across=across and rng.random() < 0.6, row=whole, sums=sums and across)
             if rng.random() < 0.3:
                 builder.divide(repeat)
         if position < length:

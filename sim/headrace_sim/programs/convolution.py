@@ -131,6 +131,8 @@ def _chain(build: Builder, shape: Shape, sink: DType, residual: DType | None, *,
             residual=residual,
             zero_point=build.pick(-20, 20),
         )
+    row = build.chance(0.2)
+    repeats = (config.acc_beats if row else build.pick(1, 5),) if build.chance(0.3 if across else 0.15) else ()
     limit = shape.bound(config, sd=255, kc=7)
     accumulator = Interval(max(-limit, -(2**31)), min(limit, 2**31 - 1))
     return random_chain(
@@ -140,8 +142,10 @@ def _chain(build: Builder, shape: Shape, sink: DType, residual: DType | None, *,
         lanes=config.vector_lanes,
         x=accumulator,
         y=Interval(0, 0) if residual is None else BOUNDS[residual],
-        repeats=(build.pick(1, 5),) if build.chance(0.3 if across else 0.15) else (),
+        repeats=repeats,
         across=across,
+        row=row,
+        sums=config.float_sum,
         tables=build.has_tables and build.chance(0.3),
     )
 

@@ -74,7 +74,8 @@ def _store(space: Space, fields: dict[str, int]) -> Footprint:
 def _weight(space: Space, fields: dict[str, int]) -> Footprint:
     beats = space.config.entry_beats + (space.config.scale_beats if fields["scales"] else 0)
     size = beats * space.config.axi_bytes * fields["entries"]
-    return space.ddr(fields["ddr"] + np.arange(size)), _NOTHING
+    runs = np.arange(fields["outer"])[:, None] * fields["step"]
+    return space.ddr((fields["ddr"] + runs + np.arange(size)).ravel()), _NOTHING
 
 
 def output_pixels(rows: int, fields: Fields) -> Ids:

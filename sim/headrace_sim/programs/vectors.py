@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from headrace.isa import DType
+from headrace.isa import DType, MemIndex
 
 from .allocate import NoRoom, Tensor
 from .builder import Builder
@@ -43,6 +43,9 @@ def vector(build: Builder, source: Tensor | None) -> None:
     repeats, emitted = _split(loops)
     y = _like(build, x, elements) if build.chance(0.5) else None
     across = build.chance(0.4)
+    row = _reduces_rows(loops) and build.chance(0.7)
+    if row:
+        repeats = (int(np.prod(repeats)),)
     chain = random_chain(
         build.rng,
         length=build.chain_length(build.config.columns + 1),
@@ -52,6 +55,8 @@ def vector(build: Builder, source: Tensor | None) -> None:
         y=BOUNDS[y.dtype] if y is not None else Interval(0, 0),
         repeats=(*repeats, *((1,) if across and build.chance(0.5) else ())),
         across=across,
+        row=row,
+        sums=build.config.float_sum,
         tables=build.chance(0.5) and build.has_tables,
     )
     idx_base = build.pick(0, 3) if build.chance(0.3) else 0
@@ -67,6 +72,8 @@ def vector(build: Builder, source: Tensor | None) -> None:
     elif any(loop.kind == "channel" and loop.reduced for loop in loops):
         build.fill(out)
     fields = _input_fields(build, loops, x, y) | out_fields | placed.fields
+    if not any(stage.context.get("mem_index") == MemIndex.IDX for stage in chain.stages):
+        fields["idx_step"] = build.pick(0, (1 << 12) - 1)
     fields |= {"idx_base": idx_base, "channels": channels} | random_sink(build, out.dtype)
     emit_patched(build, "VECTOR", fields, chain=placed)
     kinds = ", ".join(f"{loop.kind} {loop.count}{' reduced' if loop.reduced else ''}" for loop in loops)
@@ -129,6 +136,12 @@ def _loops(build: Builder, x: Tensor, blocks: int) -> list[_Loop]:
 
 def _split(loops: list[_Loop]) -> tuple[tuple[int, ...], list[_Loop]]:
     return tuple(loop.count for loop in loops if loop.reduced), [loop for loop in loops if not loop.reduced]
+
+
+def _reduces_rows(loops: list[_Loop]) -> bool:
+    """Whether what is reduced are the loops up to that over channel blocks: rows."""
+    last = [loop.kind for loop in loops].index("channel")
+    return all(loop.reduced == (i <= last) for i, loop in enumerate(loops))
 
 
 def _pixel_steps(loops: list[_Loop]) -> dict[str, int]:

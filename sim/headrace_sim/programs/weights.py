@@ -113,6 +113,9 @@ def weight_commands(build: Builder, entries: Entries, repeat: int, tag: int) -> 
     commands: list[Operation] = []
     for first, count, times in pieces:
         address = entries.address + first * entries.size(config)
-        fields = {"ddr": address, "entries": count, "repeat": times, "scales": int(entries.scales), "tag": tag}
+        runs = build.runs(count)
+        step = count // runs * entries.size(config)
+        fields = {"ddr": address, "entries": count // runs, "outer": runs, "step": step, "repeat": times}
+        fields |= {"scales": int(entries.scales), "tag": tag}
         commands += patched_weight(build, fields)
     return commands

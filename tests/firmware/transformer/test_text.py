@@ -1,4 +1,4 @@
-"""Small models of both architectures on the golden machine: rows and logits equal the emulated numerics, bit for bit."""
+"""Small models of both architectures on the golden machine: logits equal the emulated numerics bit for bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from headrace.config import machine
-from headrace_host.device import open_device
 from headrace_host.models.gguf.importer import load_gguf
 from headrace_host.transformer.runner import TextRunner
 from headrace_host.transformer.text import TextMachine

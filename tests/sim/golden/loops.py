@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -152,6 +153,7 @@ class Beat:
     idx: int
     key: Any = None
     lanes: list[bool] = field(default_factory=list)
+    ends: bool = False
 
 
 def floating(bits: int) -> float:
@@ -203,6 +205,14 @@ def _equal(op: DataflowOp, a: int, b: int) -> int:
     return (min if op == DataflowOp.FMIN else max)(values)
 
 
+def line(m: float, intervals: int, f: Callable[[float], float]) -> int:
+    """256 times f, rounded at the ends of the interval of 1..2 in which m lies, straight in 256 steps between them."""
+    steps = math.floor((m - 1) * intervals * 256)
+    interval, rest = divmod(steps, 256)
+    left, right = (round(f(1 + (interval + i) / intervals)) for i in (0, 1))
+    return left * 256 - (left - right) * rest
+
+
 def reciprocal(a: int) -> int:
     """FRCP by its description, in floats that are exact."""
     value = floating(a)
@@ -214,8 +224,7 @@ def reciprocal(a: int) -> int:
     if abs(value) == float("inf"):
         return signed(sign, 32)
     half, exponent = math.frexp(abs(value))  # |a| = 2 half * 2^(exponent - 1)
-    table = (241, 216, 195, 178, 164, 152, 141, 132)[math.floor(8 * (2 * half - 1))]
-    result = math.ldexp(table / 256, 1 - exponent)
+    result = math.ldexp(line(2 * half, 32, lambda m: 65536 / m), 1 - exponent - 24)
     return signed(sign | (pattern(result) if result >= 2.0**-126 else 0), 32)
 
 
@@ -238,10 +247,9 @@ def reciprocal_root(a: int) -> int:
     if value == float("inf"):
         return 0
     half, exponent = math.frexp(value)  # a = 2 half * 2^(exponent - 1)
-    middle = 1 + (math.floor(8 * (2 * half - 1)) + 0.5) / 8
     odd = (exponent - 1) % 2
-    table = round(256 / math.sqrt(2 * middle if odd else middle))
-    return pattern(math.ldexp(table / 256, -((exponent - 1 - odd) // 2)))
+    mantissa = line(2 * half, 16, lambda m: 65536 / math.sqrt(2 * m if odd else m))
+    return pattern(math.ldexp(mantissa, -((exponent - 1 - odd) // 2) - 24))
 
 
 def lane(op: DataflowOp, a: int, b: int, sh: int) -> int:
@@ -294,7 +302,7 @@ def lane(op: DataflowOp, a: int, b: int, sh: int) -> int:
 
 
 def operand(source: int, beat: Beat, memory: Any, context: Fields, lane_number: int) -> int:
-    match Source(source):
+    match source if source in list(Source) else Source.X:
         case Source.X:
             return beat.x[lane_number]
         case Source.Y:
@@ -309,22 +317,57 @@ def operand(source: int, beat: Beat, memory: Any, context: Fields, lane_number: 
                 MemIndex.Y: beat.y[lane_number] & 255,
             }[MemIndex(context.get("mem_index", 0))]
             return int(memory[context.get("mem_base", 0) + index][lane_number])
+        case Source.IDX:
+            return beat.idx * len(beat.x) + lane_number
 
 
-def columns(contexts: list[list[Fields]], memories: Any, beats: list[Beat]) -> list[Beat]:
+def columns(
+    contexts: list[list[Fields]], memories: Any, beats: list[Beat], sum_column: int | None = None
+) -> list[Beat]:
     """Beats through every column of every context in turn; a context field that is absent is 0."""
     for context in contexts:
         for number, column in enumerate(context):
-            beats = one_column(column, memories[number], beats)
+            beats = one_column(column, memories[number], beats, sums=number == sum_column)
     return beats
 
 
-COMBINE = {Reduce.SUM: lambda p, q: signed(p + q, 32), Reduce.MAX: max, Reduce.MIN: min}
-IDENTITY = {Reduce.SUM: 0, Reduce.MAX: -(2**31), Reduce.MIN: 2**31 - 1}
+def order(bits: int) -> tuple[bool, int]:
+    """Sorts patterns by sign and magnitude."""
+    magnitude = bits & 0x7FFFFFFF
+    return (bits >= 0, magnitude if bits >= 0 else -magnitude)
 
 
-def one_column(c: Fields, memory: Any, beats: list[Beat]) -> list[Beat]:
+COMBINE = {
+    Reduce.SUM: lambda p, q: signed(p + q, 32),
+    Reduce.MAX: max,
+    Reduce.MIN: min,
+    Reduce.FSUM: lambda p, q: lane(DataflowOp.FADD, p, q, 0),
+    Reduce.FMAX: lambda p, q: max(p, q, key=order),
+    Reduce.FMIN: lambda p, q: min(p, q, key=order),
+}
+IDENTITY = {
+    Reduce.SUM: 0, Reduce.MAX: -(2**31), Reduce.MIN: 2**31 - 1,
+    Reduce.FSUM: 0, Reduce.FMAX: -1, Reduce.FMIN: 2**31 - 1,
+}  # fmt: skip
+
+
+def tree(values: list[int]) -> int:
+    """Sum of a power of two numbers, neighbours first."""
+    middle = len(values) // 2
+    return values[0] if middle == 0 else lane(DataflowOp.FADD, tree(values[:middle]), tree(values[middle:]), 0)
+
+
+def ordered_sum(elements: list[int]) -> int:
+    partials = [0] * 8
+    for block in range(-(-len(elements) // 32)):
+        part = (elements[32 * block : 32 * block + 32] + [0] * 32)[:32]
+        partials[block % 8] = lane(DataflowOp.FADD, partials[block % 8], tree(part), 0)
+    return tree(partials)
+
+
+def one_column(c: Fields, memory: Any, beats: list[Beat], *, sums: bool = False) -> list[Beat]:
     out, count = [], 0
+    elements: list[int] = []
     state: list[int] = []
     code = c.get("op", 0)
     op = DataflowOp(code) if code <= DataflowOp.FRSQ else DataflowOp.PASS
@@ -338,18 +381,24 @@ def one_column(c: Fields, memory: Any, beats: list[Beat]) -> list[Beat]:
             )
             for i in range(len(beat.x))
         ]
-        how, lanes = Reduce(c.get("reduce", 0)), beat.lanes
+        how, lanes = Reduce(c.get("reduce", 0) % 7), beat.lanes  # 7 has no name
+        if how == Reduce.FSUM and not sums:
+            how = Reduce.NONE
         if how:
-            if c.get("across", 0):
+            across = c.get("across", 0) or how == Reduce.FSUM
+            if across:
                 result = [v if valid else IDENTITY[how] for v, valid in zip(result, lanes)]
             state = result if count == 0 else [COMBINE[how](p, q) for p, q in zip(state, result)]
+            elements += result
             count += 1
-            if count < c.get("repeat", 0):
+            if not beat.ends if c.get("row", 0) else count < c.get("repeat", 0):
                 continue
             result, count = state, 0
-            if c.get("across", 0):
-                result = [reduce(COMBINE[how], state)] * len(state)
+            if across:
+                total = ordered_sum(elements) if how == Reduce.FSUM else reduce(COMBINE[how], state)
+                result = [total] * len(state)
                 lanes = [True] * len(state)
+            elements = []
         x, y = (beat.x, result) if c.get("dst", 0) else (result, beat.y)
-        out.append(Beat(x, y, beat.idx, beat.key, lanes))
+        out.append(Beat(x, y, beat.idx, beat.key, lanes, beat.ends))
     return out

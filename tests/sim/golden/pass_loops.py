@@ -53,7 +53,7 @@ def check_epilogue(m: GoldenMachine, contexts: list[list[Fields]], mac: Fields, 
     ]
     tiles = mac_tiles(config, Memories(pad.data, entries), mac_fields)
     for tile in epilogue_beats(config, pad.data, f, tiles):
-        for beat in columns(contexts, m.dataflow.memory.tolist(), tile):
+        for beat in columns(contexts, m.dataflow.memory.tolist(), tile, m.config.sum_column):
             pixel, channel = beat.key
             if pixel < f["m_count"]:
                 write_beat(config, pad, f, "out_", pixel, start(f, "out_", channel), beat)
@@ -67,7 +67,7 @@ def check_vector(m: GoldenMachine, contexts: list[list[Fields]], fields: Fields)
     config = m.config
     f = fields_of("VECTOR", **fields)
     pad = copy_of(m)
-    beats = columns(contexts, m.dataflow.memory.tolist(), list(vector_beats(config, pad.data, f)))
+    beats = columns(contexts, m.dataflow.memory.tolist(), list(vector_beats(config, pad.data, f)), config.sum_column)
     assert len(beats) == f["m0"] * f["m1"] * f["m2"]
     for number, beat in enumerate(beats):
         j = (number % f["m0"], number // f["m0"] % f["m1"], number // f["m0"] // f["m1"])
@@ -105,6 +105,7 @@ def row_beats(c: NpuConfig, spad: Any, f: Fields, acc: list[int], n: int, m: int
     for b in range(c.acc_beats):
         channel = n * c.cols + b * lanes
         beat = Beat([0] * lanes, [0] * lanes, f["idx_base"] + n * c.acc_beats + b, (m, channel), [False] * lanes)
+        beat.ends = b == c.acc_beats - 1
         for i in range(lanes):
             if b * lanes + i >= c.cols:
                 continue
@@ -134,4 +135,7 @@ def one_beat(c: NpuConfig, spad: Any, f: Fields, i: tuple[int, ...]) -> Beat:
             read_lane(c, spad, f, f"{v}_", pixel, byte, n) if lanes[n] and (v == "x" or f["y_enable"]) else 0
             for n in range(c.vector_lanes)
         ]
-    return Beat(streams["x"], streams["y"], f["idx_base"] + k, None, lanes)
+    turn = i[f["idx_loop"] + 1] if f["idx_loop"] < 3 else 0
+    idx = (f["idx_base"] + k + turn * f["idx_step"]) % 2**17
+    ends = all(i[n] == f[f"n{n}"] - 1 for n in range(f["idx_loop"] + 1))
+    return Beat(streams["x"], streams["y"], idx, None, lanes, ends)

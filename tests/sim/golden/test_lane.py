@@ -79,13 +79,13 @@ def test_conversion_from_integers() -> None:
 
 
 def test_reciprocal_roots() -> None:
-    """Every exponent and sign with both ends of every eighth of the mantissa; within 4% of the root."""
-    fractions = [eighth << 20 | low for eighth in range(8) for low in (0, 0xFFFFF)]
+    """Every exponent and sign with both ends of every interval of the mantissa; within 0.06% of the root."""
+    fractions = [part << 19 | low for part in range(16) for low in (0, 0x3FFFF, 0x7FFFF)]
     a = [signed(head << 23 | low, 32) for head in range(512) for low in fractions]
     check(DataflowOp.FRSQ, a, a, 0)
     normal = np.array([v for v in a if 0x00800000 <= v < 0x7F800000], np.int32)
     got = lane_op(DataflowOp.FRSQ, normal, normal, 0).view(np.float32).astype(np.float64)
-    np.testing.assert_allclose(got * np.sqrt(normal.view(np.float32).astype(np.float64)), 1, rtol=0.04)
+    np.testing.assert_allclose(got * np.sqrt(normal.view(np.float32).astype(np.float64)), 1, rtol=0.0006)
 
 
 def test_powers_of_two() -> None:

@@ -182,3 +182,36 @@ def test_emitted_and_placed_beats_must_agree() -> None:
         run(m, ("VECTOR", {"n0": 3, "m0": 2}))
     with pytest.raises(SequenceError, match="more accumulator tiles"):
         run(m, ("EPILOGUE", {}))
+
+
+@pytest.mark.parametrize("name", ["tiny", "odd", "base", "thin"])
+@pytest.mark.parametrize("idx_loop", [0, 1, 2])
+@pytest.mark.parametrize("kind", [Reduce.FSUM, Reduce.FMAX, Reduce.FMIN, Reduce.MAX, Reduce.SUM])
+def test_rows(name: str, idx_loop: int, kind: Reduce) -> None:
+    """A reduction of rows, of any patterns, after and before operations; `thin` has no column that sums."""
+    config = machine(name)
+    m = random_machine(config, seed=idx_loop)
+    column = config.sum_column or 0
+    context: list[Fields] = [{} for _ in range(config.columns)]
+    context[column] = {"op": Op.FADD, "b": Source.IMM, "imm": 0x3F000000, "reduce": kind, "row": 1, "repeat": 9}
+    context[column]["across"] = idx_loop % 2
+    contexts = set_contexts(m, [context])
+    counts = (3, 4, 2)
+    reduces = kind != Reduce.FSUM or config.float_sum
+    emitted = int(np.prod(counts[idx_loop + 1 :])) if reduces else int(np.prod(counts))
+    size = 4 * config.vector_lanes
+    loops = {"n0": 3, "n1": 4, "n2": 2, "x_dc0": size, "x_dp1": 1, "x_dp2": 4, "idx_loop": idx_loop}
+    out = {"m0": emitted, "o_dp0": 1, "o_base": 160, "o_plane": 40, "o_type": 1}
+    view = {"x_type": 1, "x_plane": 20, "channels": counts[idx_loop] * config.vector_lanes - 1}
+    check_vector(m, contexts, {**loops, **out, **view})
+
+
+@pytest.mark.parametrize("idx_loop", [0, 1, 3])
+def test_numbers_of_elements(idx_loop: int) -> None:
+    """Operand IDX, and an index that steps from row to row."""
+    config = machine("tiny")
+    m = random_machine(config)
+    contexts = set_contexts(m, [[{"op": Op.IADD, "b": Source.IDX}, {"a": 5, "reduce": 7}]])
+    loops = {"n0": 3, "n1": 4, "n2": 2, "x_dc0": 2, "x_dp1": 1, "x_dp2": 4, "idx_loop": idx_loop, "idx_step": 4000}
+    out = {"m0": 3, "m1": 8, "o_dc0": 8, "o_dp1": 1, "o_base": 160, "o_plane": 40, "o_type": 1}
+    check_vector(m, contexts, {**loops, **out, "idx_base": 65000, "x_plane": 20})
