@@ -42,3 +42,11 @@ def test_prefill_equals_emulation(architecture: str, tmp_path: Path, emulation: 
     text = TextMachine(model, machine("base"), CONTEXT, tuple(range(model.dimensions.layers)))
     expected = emulation.Emulation(model).logits(TOKENS)
     np.testing.assert_array_equal(run(text, [16, 1, 1, 1, 1]), expected)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_on_the_hardware(architecture: str, tmp_path: Path, emulation: ModuleType, files: ModuleType) -> None:
+    model = load_gguf(files.small(tmp_path, architecture))
+    text = TextMachine(model, machine("base"), CONTEXT, tuple(range(model.dimensions.layers)))
+    expected = emulation.Emulation(model).logits(TOKENS[:18])
+    np.testing.assert_array_equal(run(text, [16, 1, 1], "rtl"), expected)
