@@ -25,6 +25,8 @@ from headrace_host.kernels.image import KernelImage
 SIZES = {DType.I8: 1, DType.KA: 1, DType.BF16: 2, DType.I16: 2, DType.B32: 4}
 """Bytes of an element; a KA element stands for a byte of its word."""
 SYMMETRIC = Codes(0, -127, 127)
+VECTOR_COLUMN = 5
+"""Column in which a pass uses a `Vector`: one operation may come before those that follow it, two after."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class DynamicRow:
 @dataclass(frozen=True)
 class Vector:
     """An operand of one fp32 value an element, the same for all rows, at DDR ``address``; ``access`` is what reading it
-    touches. It lies in the first column's memory during a pass."""
+    touches. It lies in the memory of column `VECTOR_COLUMN` during a pass."""
 
     address: int
     access: Access
@@ -83,7 +85,7 @@ class Place:
 class RowPass:
     """One VECTOR command: its beats step through ``unit``; ``steps`` may contain a reduction to ``out.unit``.
 
-    ``vector`` names an input whose element is operand MEM of the first step, ``constants`` are vectors by name.
+    ``vector`` names an input whose element is operand MEM of the ``indexed`` step, ``constants`` are vectors by name.
     """
 
     unit: Unit
@@ -272,11 +274,12 @@ class _Emission:
         return Stream(tensor.view, tensor.pixel, pixels, tensor.channel, width + extent, kind)
 
     def _load_vector(self, vector: Vector) -> tuple[Access, ...]:
-        """LOAD it to the first column; what reading it touches."""
+        """LOAD it to its column; what reading it touches."""
         memory = self._image.memory
         words = -(-self._elements // self._config.vector_lanes)
-        span = ((0, words),)
-        self._image.constants.overwrite(0)
+        first = VECTOR_COLUMN * self._config.column_words
+        span = ((first, first + words),)
+        self._image.constants.overwrite(VECTOR_COLUMN)
         length = {"n0": 4 * self._elements}
         if self._dynamic is not None:
             length = {"n0": 4, "patch0": patch("LOAD", "n0", register=self._dynamic.vector_bytes)}
@@ -286,6 +289,7 @@ class _Emission:
             (Access(Space.COLUMN, span, True), vector.access),
             dest=Dest.COLUMN,
             ddr=vector.address,
+            element=first * self._config.vector_lanes,
             **length,
             pix_bytes=4,
         )
@@ -316,9 +320,11 @@ class _Emission:
 
 
 def _aligned(steps: Sequence[Step], config: NpuConfig) -> list[Step]:
-    """Steps with FSUM in the column that has it."""
+    """Steps with FSUM in the column that has it, and the one that uses a `Vector` in that of the vector."""
     found = list(steps)
     for position, step in enumerate(steps):
+        if step.indexed:
+            found[:0] = [Step(op=DataflowOp.PASS)] * (VECTOR_COLUMN - position)
         if step.reduce == Reduce.FSUM:
             if config.sum_column is None:
                 raise CompileError(f"machine '{config.name}' cannot add fp32 numbers of a row; set float_sum")

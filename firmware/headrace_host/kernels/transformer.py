@@ -203,8 +203,8 @@ def _quantise(name: str, vector: str | None, floor: float) -> RowKernel:
         Step(op=DataflowOp.ISUB, a=Source.Y, b=Source.X, reduce=Reduce.MAX, repeat=1, across=True),
     )
     code = (
-        *weighted_y,
         Step(op=DataflowOp.FRCP),
+        *weighted_y,
         Step(op=DataflowOp.FMUL, b=Source.Y),
         Step(op=DataflowOp.F2IC, b=Source.IMM, imm=_CLAMP),
     )

@@ -39,8 +39,10 @@ FAR_BELOW = 0xC6
 _ADD = Step(op=DataflowOp.FADD, b=Source.Y)
 
 
-SCORE_BYTES = 18 << 10
+SCORE_BYTES = 25 << 10
 """Scores of a part of the rows: two parts, and what goes with them, fit beside the queries."""
+KEY_SCALES = 2
+"""Column whose memory holds the scales of a head's keys."""
 AHEAD = 3
 """Parts whose keys and values may be sent to the ring all at once: six commands in a queue of eight."""
 
@@ -136,6 +138,7 @@ class Attention:
         if not self.streams_ahead:
             self._cache.stream_keys(self._parts[0].head, _KEY_TAG)
         following = self._scores(queries, self._parts[0])
+        waiting: tuple[Tensor, _Part] | None = None  # mixed values: copied when the next queries are quantised
         for number, part in enumerate(self._parts):
             group = following
             if not self.streams_ahead:
@@ -144,7 +147,11 @@ class Attention:
                 following = self._scores(queries, self._parts[number + 1])
             if not self.streams_ahead:
                 self._cache.stream_values(part.head, _VALUE_TAG)
-            self._softmax_and_mix(group, queries, part)
+            if waiting is not None:
+                self._place(*waiting, queries)
+            waiting = (self._softmax_and_mix(group, part), part)
+        assert waiting is not None
+        self._place(*waiting, queries)
 
     def _scores(self, queries: Tensor, part: _Part) -> _Group:
         """bf16 scores of a part's rows with all keys."""
@@ -180,14 +187,16 @@ class Attention:
         program = place(config, _score_steps(np.float32(shape.width**-0.5)))
         installed = self._image.constants.install(program, {}, memory.label)
         words = shape.tokens // config.vector_lanes
-        column = Access(Space.COLUMN, ((0, words),), False)
-        self._image.constants.overwrite(0)
+        first = KEY_SCALES * config.column_words
+        span = ((first, first + words),)
+        self._image.constants.overwrite(KEY_SCALES)
         part = self._cache.key_scales
         memory.recorder.emit(
             "LOAD",
             memory.label,
-            (Access(Space.COLUMN, ((0, words),), True), self._cache.access(part, write=False)),
+            (Access(Space.COLUMN, span, True), self._cache.access(part, write=False)),
             dest=Dest.COLUMN,
+            element=first * config.vector_lanes,
             ddr=part + 4 * head * shape.tokens,
             n0=4,
             pix_bytes=4,
@@ -211,7 +220,7 @@ class Attention:
             memory.label,
             (
                 *installed.accesses,
-                column,
+                Access(Space.COLUMN, span, False),
                 scales.view.access(config, write=False),
                 scores.view.access(config, write=True),
             ),
@@ -228,7 +237,7 @@ class Attention:
             patch1=patch("EPILOGUE", "channels", register=Register.KEYS),
         )
 
-    def _softmax_and_mix(self, group: _Group, out: Tensor, at: _Part) -> None:
+    def _softmax_and_mix(self, group: _Group, at: _Part) -> Tensor:
         arena, rows, shape, head = self._arena, self._rows, self._cache.shape, at.head
         if self._bias is not None:
             self._mask(group.scores, self._bias, at.tokens)
@@ -255,17 +264,22 @@ class Attention:
         )
         mixed = arena.new("mixed values", rows, shape.width, DType.BF16, bank=VECTORS)
         self._multiply_values(codes, factor, mixed, head)
-        tokens, shared, width = len(at.tokens), self._shared, shape.width
+        arena.free(sums, scales, factor, codes, group.scores, group.query_codes, group.query_scales)
+        return mixed
+
+    def _place(self, mixed: Tensor, at: _Part, out: Tensor) -> None:
+        """Copy the mixed values of a part to its heads of ``out``; ``mixed`` is freed."""
+        tokens, shared, width = len(at.tokens), self._shared, self._cache.shape.width
         source = RowTensor(view=mixed.view, kind=DType.BF16, steps=((shared, 0), (1, 0)))
         target = RowTensor(
             view=out.view,
             kind=DType.BF16,
             pixel=at.tokens.start,
-            channel=2 * head * shared * width,
+            channel=2 * at.head * shared * width,
             steps=((1, 0), (0, 2 * width)),
         )
         self._rows_kernel(copy(), {"x": source}, [target], (tokens, shared), width)
-        arena.free(sums, scales, factor, codes, mixed, group.scores, group.query_codes, group.query_scales)
+        self._arena.free(mixed)
 
     def _rows_kernel(
         self,
@@ -338,8 +352,9 @@ _KEY_TAG, _VALUE_TAG = 0x4B, 0x56
 
 
 def _score_steps(scale: np.float32) -> list[Step]:
-    """fp32(acc) * (sq * sk) * scale: y = sq, sk in the first column's memory."""
+    """fp32(acc) * (sq * sk) * scale: y = sq, sk in the memory of column `KEY_SCALES`."""
     return [
+        *[Step(op=DataflowOp.PASS)] * KEY_SCALES,
         Step(op=DataflowOp.FMUL, a=Source.Y, b=Source.MEM, indexed=True, to_y=True),
         Step(op=DataflowOp.I2F),
         Step(op=DataflowOp.FMUL, b=Source.Y),

@@ -17,6 +17,9 @@ from headrace_host.models.language import Rotary, RotaryPairs
 from headrace_host.transformer.positions import Register
 from headrace_host.transformer.tensors import Tensor
 
+COSINES = 3
+"""Column of the cosines; sines follow. The columns of different vectors differ: none waits for another's readers."""
+
 
 def half_order(rotary: Rotary, heads: int, width: int) -> NDArray[np.int64]:
     """Order of the outputs of a projection to ``heads`` in which pairs are halves: i and i + width / 2.
@@ -41,14 +44,18 @@ class Turn:
     """Turns heads by the positions of their tokens: first' = first cos - second sin, second' = second cos + first sin.
 
     Two VECTOR commands for a range of heads; one element of a half a lane. The tables of the run's tokens lie in the
-    first two columns' memories, where `load` puts them.
+    columns' memories, where `load` puts them.
     """
 
     def __init__(self, image: KernelImage, rotary: Rotary, positions: int, tokens: int, width: int) -> None:
         self._image, self._config = image, image.config
         self._half, self._tokens, self._positions = width // 2, tokens, positions
         lanes = self._config.vector_lanes
-        if self._half % lanes or tokens * self._half // lanes > self._config.column_words or self._config.columns < 3:
+        if (
+            self._half % lanes
+            or tokens * self._half // lanes > self._config.column_words
+            or self._config.columns < COSINES + 3
+        ):
             raise CompileError(
                 f"machine '{self._config.name}': {tokens} tokens of {self._half} angles need "
                 f"{-(-tokens * self._half // lanes)} words in each of three columns; take fewer tokens at once"
@@ -60,7 +67,7 @@ class Turn:
         config, size = self._config, 4 * self._half
         words = self._tokens * self._half // config.vector_lanes
         memory = self._image.memory
-        self._image.constants.overwrite(0, 1)
+        self._image.constants.overwrite(COSINES, COSINES + 1)
         memory.recorder.emit(
             "LOAD",
             memory.label,
@@ -72,6 +79,7 @@ class Turn:
             s1=self._positions * size,
             d1=config.column_words * config.vector_lanes,
             pix_bytes=4,
+            element=COSINES * config.column_words * config.vector_lanes,
             patch0=patch("LOAD", "ddr", register=Register.POSITION, shift=size.bit_length() - 1),
         )
 
@@ -103,14 +111,14 @@ class Turn:
 
 
 def _columns(config: NpuConfig, words: int, *, write: bool) -> Access:
-    """The tables in the first two columns."""
-    return Access(
-        Space.COLUMN, tuple((c * config.column_words, c * config.column_words + words) for c in (0, 1)), write
-    )
+    """The tables in their columns."""
+    starts = (column * config.column_words for column in (COSINES, COSINES + 1))
+    return Access(Space.COLUMN, tuple((start, start + words) for start in starts), write)
 
 
 def _steps(last: DataflowOp) -> list[Step]:
     return [
+        *[Step(op=DataflowOp.PASS)] * COSINES,
         Step(op=DataflowOp.FMUL, b=Source.MEM, indexed=True),
         Step(op=DataflowOp.FMUL, a=Source.Y, b=Source.MEM, indexed=True, to_y=True),
         Step(op=last, b=Source.Y),

@@ -125,7 +125,7 @@ class TextMachine:
     def _causal(self, image: KernelImage, arena: Arena, tokens: int) -> Tensor:
         """bf16 [token, key of this run]: 0, or minus infinity where the key comes later."""
         bits = np.where(np.tri(tokens, dtype=bool), 0, 0xFF80).astype("<u2")
-        bias = arena.new("causal bias", tokens, tokens, DType.BF16, bank=OPERANDS)
+        bias = arena.new("causal bias", tokens, tokens, DType.BF16, bank=VECTORS)
         address = image.image.placed(f"causal bias {tokens}", bits.tobytes)
         image.memory.load_constant(address, bias.view)
         return bias

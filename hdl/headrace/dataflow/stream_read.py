@@ -19,8 +19,9 @@ class StreamRead(wiring.Component):
 
     I8, I4 and I16 elements are sign-extended, U8 ones are not, BF16 ones become fp32, and 32-bit ones are taken as they
     are; lanes from `lanes` on are 0, and a beat without lanes reads nothing. One scratchpad word a cycle: a beat a
-    cycle where beats do not straddle words. A word outside the scratchpad raises RANGE (with its address and the
-    request's command index) and is not read; the stream then stays where it is. `BEATS` beats are read ahead of `o`.
+    cycle where beats do not straddle words, and where a request equals the one before (of the same command), which is
+    not read again. A word outside the scratchpad raises RANGE (with its address and the request's command index) and is
+    not read; the stream then stays where it is. `BEATS` beats are read ahead of `o`.
     """
 
     BEATS = 8
@@ -40,7 +41,7 @@ class StreamRead(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.sequence = sequence = WordSequence(**self._shape, lanes=self._lanes, user=16)
+        m.submodules.sequence = sequence = WordSequence(**self._shape, lanes=self._lanes, user=16, repeats=True)
         m.submodules.fifo = fifo = SyncFIFO(width=32 * self._lanes, depth=self.BEATS)
         connect(m, flipped(self.i), sequence.i)
         word = sequence.o.payload
@@ -95,7 +96,7 @@ class StreamRead(wiring.Component):
         m.d.comb += carries.eq(Cat(b + held.offset >= size for b in range(size)))
         chunks = -(-4 * self._lanes // size)
         arrived = Signal(chunks + 1)  # bit n: word n of the beat is here
-        m.d.comb += arrived.eq(Cat(held.number == n for n in range(chunks + 1)))
+        m.d.comb += arrived.eq(Cat(~held.empty & (held.number == n) for n in range(chunks + 1)))
         beat: list[Value] = []
         for at in range(chunks * size):
             q, b = divmod(at, size)

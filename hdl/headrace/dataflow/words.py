@@ -30,7 +30,7 @@ def word_layout(*, banks: int, word_bytes: int, lanes: int, user: ShapeLike) -> 
     """Word `number` of a beat of `lanes` elements of `type` in `bytes` bytes. offset: byte of the first word where the
     beat begins; last: of the beat.
 
-    addr is not cut to the bank. empty: the beat has no bytes and this is not an access. bad: the address is not in the
+    addr is not cut to the bank. empty: the beat has no bytes, or those of the beat before, and this is not an access. bad: the address is not in the
     scratchpad.
     """
     return data.StructLayout(
@@ -63,7 +63,8 @@ def rotate_bytes(m: Module, name: str, word: Value, amount: Signal, *, left: boo
 
 
 class WordSequence(wiring.Component):
-    """Turns each request into its words, one a cycle, in order; a request without lanes gives one `empty` word.
+    """Turns each request into its words, one a cycle, in order; a request without lanes gives one `empty` word, and with
+    `repeats` one that equals the request before, user included, too.
 
     Three register stages; the first word of a request appears `LATENCY` cycles after it was taken, and a request of one
     word is taken every cycle.
@@ -71,8 +72,11 @@ class WordSequence(wiring.Component):
 
     LATENCY = 3
 
-    def __init__(self, *, banks: int, words: int, word_bytes: int, lanes: int, user: ShapeLike) -> None:
+    def __init__(
+        self, *, banks: int, words: int, word_bytes: int, lanes: int, user: ShapeLike, repeats: bool = False
+    ) -> None:
         self._banks, self._words, self._word_bytes, self._lanes = banks, words, word_bytes, lanes
+        self._repeats = repeats
         self._request = request_layout(lanes=lanes, user=user)
         self._word = word_layout(banks=banks, word_bytes=word_bytes, lanes=lanes, user=user)
         self._most = most_words(lanes=lanes, word_bytes=word_bytes)
@@ -98,7 +102,13 @@ class WordSequence(wiring.Component):
 
         first, count = Signal(self._word), Signal(range(self._most + 1))
         plane = Signal(16)
-        word, words = self._first_word(m, request, plane_offset)
+        repeated = Signal()
+        if self._repeats:
+            previous, known = Signal(self._request), Signal()
+            m.d.comb += repeated.eq(known & (request.as_value() == previous.as_value()))
+            with m.If(valid_1 & move_2):
+                m.d.sync += [previous.eq(request), known.eq(1)]
+        word, words = self._first_word(m, request, plane_offset, repeated)
         with m.If(move_2):
             m.d.sync += [valid_2.eq(valid_1), first.eq(word), count.eq(words), plane.eq(request.at.view.plane)]
 
@@ -135,7 +145,9 @@ class WordSequence(wiring.Component):
         ]
         return offset
 
-    def _first_word(self, m: Module, request: data.View, plane_offset: Signal) -> tuple[data.View, Signal]:
+    def _first_word(
+        self, m: Module, request: data.View, plane_offset: Signal, repeated: Signal
+    ) -> tuple[data.View, Signal]:
         """First word of the registered request and the number of words it takes."""
         at = request.at
         m.submodules.view = view = ViewAddress(banks=self._banks, words=self._words)
@@ -155,7 +167,7 @@ class WordSequence(wiring.Component):
             word.addr.eq(view.word),
             offset.eq(at.channel),
             word.offset.eq(offset),
-            empty.eq(request.lanes == 0),
+            empty.eq((request.lanes == 0) | repeated),
             word.lanes.eq(request.lanes),
             word.type.eq(at.view.type),
             word.bytes.eq(size),

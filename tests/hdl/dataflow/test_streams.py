@@ -50,9 +50,10 @@ def present(ctx, request, item):
 def test_read(banks, lanes, word_bytes, stall):
     rng = random.Random(3)
     spad = np.random.default_rng(3).integers(0, 256, (banks, 256, word_bytes)).astype(np.uint8)
-    items = requests(rng, lanes, SOURCES)
+    items = [item for item in requests(rng, lanes, SOURCES) for _ in range(rng.choice((1, 1, 2, 5)))]
     dut = StreamRead(banks=banks, words=256, word_bytes=word_bytes, lanes=lanes)
     got = []
+    reads = 0
 
     async def source(ctx):
         for item in items:
@@ -64,13 +65,16 @@ def test_read(banks, lanes, word_bytes, stall):
                 await ctx.tick()
 
     async def memory(ctx):
+        nonlocal reads
         pipe = [0] * SPAD_LATENCY
         while True:
             ready = rng.random() >= stall
             ctx.set(dut.port.req.ready, ready)
             p = dut.port.req.payload
             *_, valid, bank, addr = await ctx.tick().sample(dut.port.req.valid, p.bank, p.addr)
-            word = int.from_bytes(spad[bank, addr].tobytes(), "little") if valid and ready else 0
+            reads += valid and ready
+            # What the memory gives without a request means nothing.
+            word = int.from_bytes(spad[bank, addr].tobytes(), "little") if valid and ready else rng.getrandbits(8)
             pipe = [*pipe[1:], word]
             ctx.set(dut.port.data, pipe[0])
 
@@ -92,6 +96,12 @@ def test_read(banks, lanes, word_bytes, stall):
         size = beat_size(view["type"], valid)
         raw = bytes(spad[place(view, banks, word_bytes, pixel, channel + i)] for i in range(size))
         assert beat == decode(view["type"], raw, valid) + [0] * (lanes - valid)
+    expected, before = 0, None
+    for view, pixel, channel, valid in items:
+        if (view, pixel, channel, valid) != before and valid:
+            expected += -(-(channel % word_bytes + beat_size(view["type"], valid)) // word_bytes)
+        before = (view, pixel, channel, valid)
+    assert reads == expected
 
 
 @pytest.mark.parametrize(("banks", "lanes", "word_bytes"), SHAPES)
