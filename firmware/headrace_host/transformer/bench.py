@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from headrace.config import NpuConfig, Precision
-from headrace.isa import BY_OPCODE, COMMAND_BYTES
+from headrace.isa import BY_OPCODE, COMMAND_BYTES, Command
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import Device, RunStats
 from headrace_host.errors import DeviceError
@@ -88,13 +88,13 @@ class LayerCost:
             moved = [(f"AXI beats: {what}", beats) for what, beats in self.traffic.items()]
             beats = self.counters["READ_BEATS"] + self.counters["WRITE_BEATS"]
             rest = beats - sum(self.traffic.values())
+            both = self.cycles - beats - sum(self.counters[name] for name in IDLE)
             idle = [(text, self.counters[name]) for name, text in IDLE.items()]
-            total = sum(count for _, count in idle) + beats
             return [
                 *moved,
-                ("AXI beats: partial beats of unaligned segments", rest),
+                ("AXI beats: parts of beats at the ends of segments", rest),
                 *idle,
-                ("read and write beat in one cycle, or outside the counters' cycles", self.cycles - total),
+                ("less: cycles with a read and a write beat", both),
             ]
         found = [("MAC array computes", self.counters["MAC_ACTIVE"])]
         found += [(text, self.counters[name]) for name, text in WAITS.items()]
@@ -139,17 +139,17 @@ def measure(
         DeviceError: when the machine's results are not those of the golden machine.
     """
     context = -(-(case.position + case.tokens) // 64) * 64
-    runs = []
+    runs: list[tuple[CompiledModel, RunStats, dict[int, int]]] = []
     for layers in (2, 3) if case.steady else (1,):
         progress(f"{case.name}: {layers} layers")
         text = TextMachine(model, config, context, (0,) * layers, head=False)
         runs.append(_run(text, case, backend))
-    (compiled, stats), first = runs[-1], runs[0] if case.steady else None
-    counters = dict(stats.counters)
-    traffic = _traffic(compiled)
-    if first is not None:
-        counters = {name: value - first[1].counters[name] for name, value in counters.items()}
-        before = _traffic(first[0])
+    compiled, stats, scalars = runs[-1]
+    counters, traffic = dict(stats.counters), _traffic(compiled, scalars)
+    if case.steady:
+        compiled, stats, scalars = runs[0]
+        counters = {name: value - stats.counters[name] for name, value in counters.items()}
+        before = _traffic(compiled, scalars)
         traffic = {name: value - before[name] for name, value in traffic.items()}
     d = model.dimensions
     seen = sum(case.position + 1 + t for t in range(case.tokens))
@@ -164,7 +164,7 @@ def measure(
     )
 
 
-def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledModel, RunStats]:
+def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledModel, RunStats, dict[int, int]]:
     """The case's run on ``backend``, after the earlier tokens on the golden machine."""
     tokens = np.random.default_rng(TEXT_SEED).integers(0, text.model.dimensions.vocabulary, case.position + case.tokens)
     words = [int(t) for t in tokens]
@@ -186,7 +186,7 @@ def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledMode
         not np.array_equal(rows, expected) or _area(device.device, text) != _area(golden.device, text)
     ):
         raise DeviceError(f"{case.name}: '{backend}' and the golden machine differ")
-    return device.image(case.tokens).model, device.stats
+    return device.image(case.tokens).model, device.stats, text.scalars(case.position, case.tokens)
 
 
 def _area(device: Device, text: TextMachine) -> bytes:
@@ -194,20 +194,29 @@ def _area(device: Device, text: TextMachine) -> bytes:
     return device.read(0, text.area_bytes)
 
 
-def _traffic(model: CompiledModel) -> dict[str, int]:
-    """Beats by kind, as far as they are full beats of static commands."""
+def _traffic(model: CompiledModel, scalars: dict[int, int]) -> dict[str, int]:
+    """Beats by kind, as far as they are full beats; ``scalars`` are the registers that commands add."""
     config = model.config
-    beats = {"weights": 0, "keys and values": 0, "constants and tables": 0, "tensors": 0, "commands": 0}
+    beats = {"weights": 0, "keys and values": 0, "constants and tables": 0, "tensors": 0, "stores": 0, "commands": 0}
     for index in range(model.count):
         raw = model.ring[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES]
         beats["commands"] += COMMAND_BYTES // config.axi_bytes
         command = BY_OPCODE[raw[0]]
-        bits = int.from_bytes(raw, "little")
-        f = {e.name: bits >> e.offset & ((1 << e.width) - 1) for e in command.fields}
-        if command.name == "WEIGHT" and not f["patch0"]:
+        f = _fields(command, int.from_bytes(raw, "little"), scalars)
+        if command.name == "WEIGHT":
             size = config.entry_beats + (config.scale_beats if f["scales"] else 0)
-            beats["weights"] += f["entries"] * f["outer"] * f["repeat"] * size
-        elif command.name == "LOAD" and not f["fill"] and not f["patch0"]:
-            kind = "constants and tables" if f["dest"] else "tensors"
+            beats["keys and values" if f["patch0"] else "weights"] += f["entries"] * f["outer"] * f["repeat"] * size
+        elif command.name == "STORE" or (command.name == "LOAD" and not f["fill"]):
+            kind = "stores" if command.name == "STORE" else "constants and tables" if f["dest"] else "tensors"
             beats[kind] += -(-f["n0"] // config.axi_bytes) * f["n1"] * f["n2"] * f["n3"]
     return beats
+
+
+def _fields(command: Command, bits: int, scalars: dict[int, int]) -> dict[str, int]:
+    """Fields of a command after its patches."""
+    for name in ("patch0", "patch1"):
+        value = bits >> command[name].offset & 0xFFFF
+        if value & 1:
+            shift, register, word = value >> 1 & 31, value >> 6 & 15, value >> 10 & 31
+            bits += scalars[register] << shift << (32 * word)
+    return {e.name: bits >> e.offset & ((1 << e.width) - 1) for e in command.fields}

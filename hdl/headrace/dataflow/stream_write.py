@@ -45,7 +45,9 @@ class StreamWrite(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.sequence = sequence = WordSequence(**self._shape, lanes=self._lanes, user=self._user)
+        m.submodules.sequence = sequence = WordSequence(
+            **self._shape, repeats=False, lanes=self._lanes, user=self._user
+        )
         beat = self.i.payload
         valid = valid_lanes(m, beat.lanes, most=self._lanes)
         converted = narrow(m, self.i.valid, beat.at.view.type, self.conversion, beat.user.x, valid)

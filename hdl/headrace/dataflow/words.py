@@ -30,8 +30,8 @@ def word_layout(*, banks: int, word_bytes: int, lanes: int, user: ShapeLike) -> 
     """Word `number` of a beat of `lanes` elements of `type` in `bytes` bytes. offset: byte of the first word where the
     beat begins; last: of the beat.
 
-    addr is not cut to the bank. empty: the beat has no bytes, or those of the beat before, and this is not an access. bad: the address is not in the
-    scratchpad.
+    addr is not cut to the bank. empty: the beat has no bytes, or those of the beat before, and this is not an access.
+    bad: the address is not in the scratchpad.
     """
     return data.StructLayout(
         {
@@ -63,8 +63,8 @@ def rotate_bytes(m: Module, name: str, word: Value, amount: Signal, *, left: boo
 
 
 class WordSequence(wiring.Component):
-    """Turns each request into its words, one a cycle, in order; a request without lanes gives one `empty` word, and with
-    `repeats` one that equals the request before, user included, too.
+    """Turns each request into its words, one a cycle, in order; a request without lanes gives one `empty` word, and
+    with `repeats` one that equals the request before, user included, too.
 
     Three register stages; the first word of a request appears `LATENCY` cycles after it was taken, and a request of one
     word is taken every cycle.
