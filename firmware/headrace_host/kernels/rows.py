@@ -157,7 +157,7 @@ class _Emission:
             count *= turns
         outer = self._rows[1] if len(self._rows) == 2 else 0
         steps = ((outer, 0), (1, 0)) if outer else ((1, 0),)
-        first = self._tensors[self._kernel.passes[0].x.name].view
+        first = next(iter(self._tensors.values())).view
         near = first.base // (self._config.bank_words // 2)
         for name, (unit, kind, other) in self._kernel.records.items():
             size, bank = self._record_bytes(unit, kind), 1 - near if other else near

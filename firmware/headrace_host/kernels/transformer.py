@@ -133,7 +133,7 @@ def softmax_rows() -> RowKernel:
             Place("inverse", Unit.row),
         ),
     )
-    return RowKernel("softmax", passes, {"largest": (Unit.row, DType.B32, True)}, ("p", "inverse"))
+    return RowKernel("softmax", passes, {"largest": (Unit.row, DType.B32, False)}, ("p", "inverse"))
 
 
 def mixing_scale(factor: int) -> RowKernel:
@@ -180,6 +180,21 @@ def quantise_groups() -> RowKernel:
 
 
 @cache
+def largest_of_groups() -> RowKernel:
+    """The first pass of `quantise_groups`, for rows that are made part by part: g, packed bf16."""
+    whole = quantise_groups()
+    return RowKernel("largest of groups", whole.passes[:1], {}, ("g",))
+
+
+@cache
+def quantise_measured() -> RowKernel:
+    """The other passes of `quantise_groups`: takes g too."""
+    whole = quantise_groups()
+    records = {name: record for name, record in whole.records.items() if name != "g"}
+    return RowKernel("quantise measured groups", whole.passes[1:], records, whole.results)
+
+
+@cache
 def quantise_probabilities() -> RowKernel:
     """`quantise_groups` of p * unit, unit being a vector."""
     return _quantise("p", "unit", 1e-20)
@@ -221,9 +236,11 @@ def _quantise(name: str, vector: str | None, floor: float) -> RowKernel:
         RowPass(Unit.word, shift, z, Place("shifts", Unit.word), Place("scale", Unit.row)),
     )
     kind = DType.BF16 if vector is None else DType.B32
+    # Probabilities are quantised while the MAC array multiplies, which reads the other sub-bank.
+    other = vector is None
     records = {
         "g": (Unit.values, kind, False),
-        "a": (Unit.row, DType.B32, True),
-        "z": (Unit.each, DType.BF16, True),
+        "a": (Unit.row, DType.B32, other),
+        "z": (Unit.each, DType.BF16, other),
     }
     return RowKernel("quantise groups", passes, records, ("codes", "shifts", "scale"))

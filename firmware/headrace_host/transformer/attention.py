@@ -6,7 +6,7 @@ scores 0; then for each group g: scores g + 1, softmax g, mixing g.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ FAR_BELOW = 0xC6
 _ADD = Step(op=DataflowOp.FADD, b=Source.Y)
 
 
-SCORE_BYTES = 25 << 10
+SCORE_BYTES = 18 << 10
 """Scores of a part of the rows: two parts, and what goes with them, fit beside the queries."""
 KEY_SCALES = 2
 """Column whose memory holds the scales of a head's keys."""
@@ -91,8 +91,8 @@ class Attention:
         self.streams_ahead = len(self._parts) <= AHEAD
         """Whether `stream` sends everything; otherwise `mix` does."""
 
-    def append(self, keys: Tensor, values: Tensor) -> None:
-        """Turn and quantise the ``keys``, quantise the ``values`` (bf16, pixel token), append both to the cache."""
+    def append_keys(self, keys: Tensor) -> None:
+        """Turn and quantise the ``keys`` (bf16, pixel token) and append them to the cache."""
         tokens, heads, width = self._tokens, self._cache.shape.heads, self._cache.shape.width
         turned = self._arena.new("turned keys", tokens * heads, width, DType.BF16, bank=VECTORS)
         self._turn.load()
@@ -102,6 +102,10 @@ class Attention:
         self._cache.append_keys(codes.view, tokens)
         self._cache.append_scales(self._cache.key_scales, scales.view, tokens)
         self._arena.free(turned, codes, scales)
+
+    def append_values(self, values: Tensor) -> None:
+        """Quantise the ``values`` (bf16, pixel token) and append them to the cache."""
+        tokens, heads, width = self._tokens, self._cache.shape.heads, self._cache.shape.width
         plain = RowTensor(view=values.view, kind=DType.BF16, steps=((1, 0), (0, 2 * width)))
         codes, scales = self._quantised("value", plain, (tokens, heads), by_token=False)
         self._cache.append_values(codes.view, tokens)
@@ -115,7 +119,7 @@ class Attention:
         (tokens, heads), width = rows, self._cache.shape.width
         bank = OPERANDS if by_token else VECTORS
         codes = self._arena.new(f"{what} codes", tokens * heads, width, DType.I8, bank=bank)
-        scales = self._arena.record(f"{what} scales", tokens * heads, bank=OPERANDS)
+        scales = self._arena.record(f"{what} scales", tokens * heads)
         steps = ((heads, 0), (1, 0)) if by_token else ((1, 0), (tokens, 0))
         results = [RowTensor(view=t.view, kind=t.kind, steps=steps) for t in (codes, scales)]
         self._rows_kernel(quantise_rows(), {"x": source}, results, (tokens, heads), width)
@@ -133,14 +137,23 @@ class Attention:
         if number + 1 < len(self._parts):
             self._cache.stream_keys(self._parts[number + 1].head, _KEY_TAG)
 
-    def mix(self, queries: Tensor) -> None:
-        """Replace ``queries`` (bf16, pixel token, all heads) by what attention makes of them."""
+    def mix(self, queries: Tensor, project: Callable[[int], None]) -> None:
+        """Replace ``queries`` (bf16, pixel token, all heads) by what attention makes of them.
+
+        ``project`` emits the product that makes the queries of a key head; it is called for each, those of the head
+        after the next before the scores of the next.
+        """
         if not self.streams_ahead:
             self._cache.stream_keys(self._parts[0].head, _KEY_TAG)
+        heads = self._cache.shape.heads
+        for head in range(min(2, heads)):
+            project(head)
         following = self._scores(queries, self._parts[0])
         waiting: tuple[Tensor, _Part] | None = None  # mixed values: copied when the next queries are quantised
         for number, part in enumerate(self._parts):
             group = following
+            if part.tokens.start == 0 and part.head + 2 < heads:
+                project(part.head + 2)
             if not self.streams_ahead:
                 self._stream_keys_after(number)
             if number + 1 < len(self._parts):

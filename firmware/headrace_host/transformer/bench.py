@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from headrace.config import NpuConfig, Precision
-from headrace.isa import BY_OPCODE, COMMAND_BYTES, Command
+from headrace.isa import BY_NAME, BY_OPCODE, COMMAND_BYTES, Command
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import Device, RunStats
 from headrace_host.errors import DeviceError
@@ -50,18 +50,20 @@ CASES = (
     LayerCase(name="smollm2-layer-prefill64", tokens=64, position=0, steady=True),
 )
 TEXT_SEED = 7
+MAC = BY_NAME["MAC"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
     """Counters of one layer, and what they mean. ``macs`` are those of the linear layers (A8W4), ``attention_macs``
-    those with keys and values (A8W8)."""
+    those with keys and values (A8W8); ``linear_cycles`` are those in which MAC commands of linear layers ran."""
 
     case: LayerCase
     config: NpuConfig
     counters: dict[str, int]
     macs: int
     attention_macs: int
+    linear_cycles: int
     traffic: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -80,6 +82,11 @@ class LayerCost:
         config = self.config
         ideal = self.macs / (config.macs_per_cycle * Precision.A8W4.rate) + self.attention_macs / config.macs_per_cycle
         return ideal / self.cycles
+
+    @property
+    def linear(self) -> float:
+        """Share of the A8W4 peak while linear products run."""
+        return self.macs / (self.config.macs_per_cycle * Precision.A8W4.rate * self.linear_cycles)
 
     def losses(self) -> list[tuple[str, int]]:
         """Cycles by what they were used or lost for; they add up to `cycles`. By the bus for one token, else by the
@@ -110,6 +117,7 @@ class LayerCost:
             "cycles": self.cycles,
             "bus_utilization": round(self.bus, 4),
             "mac_utilization": round(self.array, 4),
+            "linear_utilization": round(self.linear, 4),
             "linear_macs": self.macs,
             "attention_macs": self.attention_macs,
             "losses": dict(self.losses()),
@@ -120,7 +128,7 @@ class LayerCost:
         """Where the cycles went."""
         title = (
             f"{self.case.name} on {self.config.name}: {self.cycles:,} cycles, bus {self.bus:.1%}, "
-            f"MAC array {self.array:.1%} of its peak"
+            f"MAC array {self.array:.1%} of its peak, linear products {self.linear:.1%} of it"
         )
         table = Table("where cycles went", "cycles", "share", title=title)
         for what, count in self.losses():
@@ -145,10 +153,11 @@ def measure(
         text = TextMachine(model, config, context, (0,) * layers, head=False)
         runs.append(_run(text, case, backend))
     compiled, stats, scalars = runs[-1]
-    counters, traffic = dict(stats.counters), _traffic(compiled, scalars)
+    counters, traffic, linear_cycles = dict(stats.counters), _traffic(compiled, scalars), _linear(compiled, stats)
     if case.steady:
         compiled, stats, scalars = runs[0]
         counters = {name: value - stats.counters[name] for name, value in counters.items()}
+        linear_cycles -= _linear(compiled, stats)
         before = _traffic(compiled, scalars)
         traffic = {name: value - before[name] for name, value in traffic.items()}
     d = model.dimensions
@@ -160,6 +169,7 @@ def measure(
         counters=counters,
         macs=linear * case.tokens,
         attention_macs=2 * d.heads * d.head_width * seen,
+        linear_cycles=linear_cycles,
         traffic=traffic,
     )
 
@@ -187,6 +197,19 @@ def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledMode
     ):
         raise DeviceError(f"{case.name}: '{backend}' and the golden machine differ")
     return device.image(case.tokens).model, device.stats, text.scalars(case.position, case.tokens)
+
+
+def _linear(model: CompiledModel, stats: RunStats) -> int:
+    """Cycles in which MAC commands with 4-bit weights ran, each from the end of the one before."""
+    cycles = end = 0
+    for span in sorted(stats.spans, key=lambda span: span.end):
+        raw = model.ring[span.index * COMMAND_BYTES : (span.index + 1) * COMMAND_BYTES]
+        if raw[0] == MAC.opcode:
+            bits = int.from_bytes(raw, "little")
+            if bits >> MAC["mode"].offset & ((1 << MAC["mode"].width) - 1) == Precision.A8W4:
+                cycles += span.end - max(span.begin, end)
+            end = span.end
+    return cycles
 
 
 def _area(device: Device, text: TextMachine) -> bytes:

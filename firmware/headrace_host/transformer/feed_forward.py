@@ -49,10 +49,12 @@ class FeedForward:
         """Send the weights of the last product to the ring."""
         self._down.stream(self._rows)
 
-    def hidden(self, x: Quantised, first_row: int) -> Tensor:
-        """silu(gate) * up of rows from ``first_row`` on, bf16. The first chunk's weights are on their way."""
+    def hidden(self, x: Quantised, first_row: int) -> tuple[Tensor, Tensor]:
+        """silu(gate) * up of rows from ``first_row`` on, bf16, and the largest of their groups. The first chunk's
+        weights are on their way."""
         config, arena, chunks = self._image.config, self._arena, self._chunks()
         hidden = arena.new("hidden", self._rows, self._gate.outputs, DType.BF16, bank=VECTORS)
+        groups = self._quantiser.groups(self._rows, self._gate.outputs)
         # Two pairs by turns: one is still being read while the next chunk is multiplied.
         pairs = [self._pair(chunks[0][1]) for _ in chunks[:2]]
         for number, (first, tiles) in enumerate(chunks):
@@ -70,18 +72,19 @@ class FeedForward:
             emit_rows(
                 self._image, silu_product(), {"gate": gate, "up": up}, [out], rows=(self._rows,), elements=elements
             )
+            self._quantiser.measure(hidden, groups, self._rows, first * config.cols, elements)
         arena.free(*(part for pair in pairs for part in pair))
-        return hidden
+        return hidden, groups
 
     def _pair(self, tiles: int) -> list[Tensor]:
         """Results of gate and up for ``tiles`` n tiles."""
         channels = tiles * self._image.config.cols
         return [self._arena.new(n, self._rows, channels, DType.BF16, bank=VECTORS) for n in ("gate", "up")]
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """down(hidden), bf16; ``hidden`` is freed."""
-        x = self._quantiser.emit(hidden, self._rows)
-        self._arena.free(hidden)
+    def project(self, hidden: Tensor, groups: Tensor) -> Tensor:
+        """down(hidden), bf16; what `hidden` gave is freed."""
+        x = self._quantiser.emit(hidden, self._rows, groups)
+        self._arena.free(hidden, groups)
         out = self._arena.new("feed-forward result", self._rows, self._down.outputs, DType.BF16, bank=VECTORS)
         self._down.multiply(Rows(codes=x.codes.view, scales=x.scales.view, out=out.view, count=self._rows))
         self._arena.free(x.codes, x.scales)

@@ -61,7 +61,7 @@ class TransformerLayer:
         tiling: Tiling,
     ) -> None:
         self._image, self._arena, self._weights, self._epsilon = image, arena, weights, epsilon
-        self._tiling, self._width = tiling, dimensions.width
+        self._tiling, self._width, self._heads = tiling, dimensions.width, dimensions.kv_heads
         self._quantiser = Quantiser(image, arena)
         self._name = name
         d, tokens, rows = dimensions, tiling.tokens, tiling.hidden_rows
@@ -81,8 +81,9 @@ class TransformerLayer:
         self.linear = (self._key, self._value, self._query, self._out, *parts)
 
     def stream_projections(self) -> None:
-        """Send the weights of keys, values and queries to the ring: to be called before `emit`, well ahead of it."""
-        for layer in (self._key, self._value, self._query):
+        """Send the weights of keys, values and (for one token) queries to the ring, well ahead of `emit`."""
+        queries = (self._query,) if self._attention.streams_ahead else ()
+        for layer in (self._key, self._value, *queries):
             layer.stream(self._tiling.tokens)
 
     def emit(self, residual: Residual, ahead: Callable[[], None]) -> None:
@@ -99,14 +100,14 @@ class TransformerLayer:
             self._begin("hidden norm")
             x = self._normalised(residual, self._weights.hidden_norm, first, rows)
             self._begin("hidden")
-            hidden = self._feed_forward.hidden(x, 0)
+            hidden = self._feed_forward.hidden(x, 0)  # and its groups
             self._free(x)
             if first + rows < tokens:
                 self._feed_forward.stream_first()
             else:
                 ahead()
             self._begin("down")
-            residual.add(self._feed_forward.project(hidden), first, rows)
+            residual.add(self._feed_forward.project(*hidden), first, rows)
 
     def _begin(self, part: str) -> None:
         self._image.begin(f"{self._name} {part}")
@@ -115,21 +116,41 @@ class TransformerLayer:
         """What attention makes of the rows, before its projection."""
         self._begin("attention norm")
         x = self._normalised(residual, self._weights.attention_norm, 0, self._tiling.tokens)
-        self._begin("queries, keys, values")
-        keys, values, queries = (self._multiply(layer, x) for layer in (self._key, self._value, self._query))
-        self._free(x)
-        self._begin("cache")
-        self._attention.append(keys, values)
-        self._arena.free(keys, values)
-        ahead = self._attention.streams_ahead
-        self._attention.stream()
-        if ahead:
+        self._begin("keys, values")
+        keys, values = self._multiply(self._key, x), self._multiply(self._value, x, high=True)
+        attention, heads = self._attention, self._heads
+        self._begin("keys")
+        attention.append_keys(keys)
+        self._arena.free(keys)
+        self._begin("queries")
+        queries = self._arena.new("queries", self._tiling.tokens, self._query.outputs, DType.BF16, bank=VECTORS)
+        # Queries of two key heads are under way while values go to the cache, further ones beside softmax.
+        ahead = heads if attention.streams_ahead else min(2, heads)
+        for head in range(ahead):
+            self._project_queries(x, queries, head)
+        self._begin("values")
+        attention.append_values(values)
+        self._arena.free(values)
+        attention.stream()
+        if attention.streams_ahead:
             self._out.stream(self._tiling.tokens)
         self._begin("attention")
-        self._attention.mix(queries)
-        if not ahead:
+        attention.mix(queries, lambda head: self._project_queries(x, queries, head) if head >= ahead else None)
+        self._free(x)
+        if not attention.streams_ahead:
             self._out.stream(self._tiling.tokens)
         return queries
+
+    def _project_queries(self, x: Quantised, queries: Tensor, head: int) -> None:
+        """Queries of the heads that share key head ``head``; their weights are sent to the ring here if not before."""
+        tokens, layer = self._tiling.tokens, self._query
+        tiles = layer.tiles // self._heads
+        if not self._attention.streams_ahead:
+            layer.stream(tokens, head * tiles, tiles)
+        part = layer.outputs // self._heads * queries.size
+        out = queries.view.part(head * part, part)
+        rows = Rows(codes=x.codes.view, scales=x.scales.view, out=out, count=tokens)
+        layer.multiply(rows, head * tiles, tiles)
 
     def _normalised(self, residual: Residual, weights: NDArray[np.float32], first: int, count: int) -> Quantised:
         rows = residual.read(first, count)
@@ -142,9 +163,9 @@ class TransformerLayer:
         self._arena.free(n)
         return result
 
-    def _multiply(self, layer: Linear, x: Quantised) -> Tensor:
+    def _multiply(self, layer: Linear, x: Quantised, *, high: bool = False) -> Tensor:
         tokens = self._tiling.tokens
-        out = self._arena.new(layer.name, tokens, layer.outputs, DType.BF16, bank=VECTORS)
+        out = self._arena.new(layer.name, tokens, layer.outputs, DType.BF16, bank=VECTORS, high=high)
         layer.multiply(Rows(codes=x.codes.view, scales=x.scales.view, out=out.view, count=tokens))
         return out
 

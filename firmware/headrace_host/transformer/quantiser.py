@@ -8,8 +8,8 @@ from headrace.isa import DType
 from headrace_host.compiler.packing import GROUP_CODES
 from headrace_host.kernels.image import KernelImage
 from headrace_host.kernels.rows import RowTensor, emit_rows
-from headrace_host.kernels.transformer import quantise_groups
-from headrace_host.transformer.tensors import OPERANDS, Arena, Tensor
+from headrace_host.kernels.transformer import largest_of_groups, quantise_groups, quantise_measured
+from headrace_host.transformer.tensors import OPERANDS, VECTORS, Arena, Tensor
 
 RECORD_BYTES = 25 << 10
 """Of the groups of the rows that are quantised at a time."""
@@ -31,8 +31,21 @@ class Quantiser:
     def __init__(self, image: KernelImage, arena: Arena) -> None:
         self._image, self._arena = image, arena
 
-    def emit(self, source: Tensor, rows: int) -> Quantised:
-        """Codes and scales of ``rows`` rows."""
+    def groups(self, rows: int, channels: int) -> Tensor:
+        """Room for the largest magnitude of each group of 32 of ``channels`` channels."""
+        lanes = self._image.config.vector_lanes
+        return self._arena.new(
+            "largest of groups", rows, channels // GROUP_CODES + lanes - 1, DType.BF16, bank=VECTORS, high=True
+        )
+
+    def measure(self, source: Tensor, groups: Tensor, rows: int, first: int, channels: int) -> None:
+        """Fill in ``groups`` of ``channels`` channels of ``source`` from ``first`` on; in order of channels."""
+        x = RowTensor(view=source.view, kind=DType.BF16, channel=2 * first, steps=STEP)
+        g = RowTensor(view=groups.view, kind=DType.BF16, channel=2 * (first // GROUP_CODES), steps=STEP)
+        emit_rows(self._image, largest_of_groups(), {"x": x}, [g], rows=(rows,), elements=channels)
+
+    def emit(self, source: Tensor, rows: int, groups: Tensor | None = None) -> Quantised:
+        """Codes and scales of ``rows`` rows, of which `measure` has filled in ``groups``, if given."""
         channels = source.view.channels // source.size
         codes = self._arena.new("codes", rows, channels, DType.I8, bank=OPERANDS)
         out = Quantised(codes, self._arena.record("scales", rows))
@@ -46,5 +59,9 @@ class Quantiser:
                 RowTensor(view=codes.view, kind=DType.KA, pixel=first, steps=STEP),
                 RowTensor(view=out.scales.view, kind=DType.B32, pixel=first, steps=STEP),
             ]
-            emit_rows(self._image, quantise_groups(), {"x": x}, results, rows=(count,), elements=channels)
+            inputs = {"x": x}
+            if groups is not None:
+                inputs["g"] = RowTensor(view=groups.view, kind=DType.BF16, pixel=first, steps=STEP)
+            kernel = quantise_groups() if groups is None else quantise_measured()
+            emit_rows(self._image, kernel, inputs, results, rows=(count,), elements=channels)
         return out

@@ -38,15 +38,15 @@ class Arena:
     def __init__(self, config: NpuConfig, allocator: ScratchpadAllocator) -> None:
         self._config, self._allocator = config, allocator
 
-    def new(self, name: str, pixels: int, channels: int, kind: DType, *, bank: int) -> Tensor:
-        """A tensor in sub-bank ``bank`` if it has room, else in the other.
+    def new(self, name: str, pixels: int, channels: int, kind: DType, *, bank: int, high: bool = False) -> Tensor:
+        """A tensor in sub-bank ``bank`` if it has room, else in the other; ``high``: at the end of what is free.
 
         Raises:
             CompileError: when neither has.
         """
         width = channels * SIZES[kind]
         words = tensor_words(self._config, pixels, width, 0)
-        region = self._allocator.allocate(words, prefer=bank)
+        region = self._allocator.allocate(words, prefer=bank, high=high)
         if region is None:
             raise CompileError(
                 f"machine '{self._config.name}': the scratchpad has no room for '{name}', {pixels} rows of {width} "
@@ -54,9 +54,9 @@ class Arena:
             )
         return Tensor(name, make_view(self._config, region.start, pixels, width, 0), kind, region)
 
-    def record(self, name: str, rows: int, *, bank: int = VECTORS) -> Tensor:
+    def record(self, name: str, rows: int) -> Tensor:
         """One fp32 value a row, in L equal lanes."""
-        return self.new(name, rows, self._config.vector_lanes, DType.B32, bank=bank)
+        return self.new(name, rows, self._config.vector_lanes, DType.B32, bank=VECTORS, high=True)
 
     def free(self, *tensors: Tensor) -> None:
         """Give the room of ``tensors`` back."""

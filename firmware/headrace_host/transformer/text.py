@@ -125,7 +125,7 @@ class TextMachine:
     def _causal(self, image: KernelImage, arena: Arena, tokens: int) -> Tensor:
         """bf16 [token, key of this run]: 0, or minus infinity where the key comes later."""
         bits = np.where(np.tri(tokens, dtype=bool), 0, 0xFF80).astype("<u2")
-        bias = arena.new("causal bias", tokens, tokens, DType.BF16, bank=VECTORS)
+        bias = arena.new("causal bias", tokens, tokens, DType.BF16, bank=VECTORS, high=True)
         address = image.image.placed(f"causal bias {tokens}", bits.tobytes)
         image.memory.load_constant(address, bias.view)
         return bias
@@ -210,7 +210,7 @@ def default_tiling(config: NpuConfig, tokens: int) -> Tiling:
     """Few rows stay in the scratchpad; many are cut to what it holds."""
     if tokens <= 16:
         return Tiling(tokens=tokens, hidden_rows=tokens, hidden_tiles=1 << 12, keep=True)
-    return Tiling(tokens=tokens, hidden_rows=tokens // 2, hidden_tiles=8, keep=False)
+    return Tiling(tokens=tokens, hidden_rows=tokens // 2, hidden_tiles=4, keep=False)
 
 
 def _nothing() -> None:
