@@ -196,7 +196,7 @@ def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledMode
         not np.array_equal(rows, expected) or _area(device.device, text) != _area(golden.device, text)
     ):
         raise DeviceError(f"{case.name}: '{backend}' and the golden machine differ")
-    return device.image(case.tokens).model, device.stats, text.scalars(case.position, case.tokens)
+    return device.image(case.tokens).models[-1], device.stats, text.scalars(case.position, case.tokens)
 
 
 def _linear(model: CompiledModel, stats: RunStats) -> int:

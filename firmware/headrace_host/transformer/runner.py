@@ -19,15 +19,16 @@ class TextRunner:
     def __init__(self, text: TextMachine, *, sizes: Sequence[int], backend: str = "golden") -> None:
         self._text = text
         self._images = {size: text.build(size) for size in sizes}
-        last = self._images[sizes[-1]].model
+        last = text.last_built
         self.device: Device = open_device(backend, last)
-        for image in self._images.values():
-            self.device.write(image.model.ring_address, image.model.ring)
+        for model in (model for image in self._images.values() for model in image.models):
+            self.device.write(model.ring_address, model.ring)
         embedding = text.model.embedding.machine()
         if not isinstance(embedding, RowWeights):
             raise DeviceError(f"'{text.model.name}': an embedding in 4-bit groups; convert it to INT8 rows")
         self._embedding = embedding
         self.stats = RunStats()
+        """Of the last image that ran."""
 
     def image(self, tokens: int) -> TextImage:
         """The image for ``tokens`` tokens."""
@@ -40,7 +41,9 @@ class TextRunner:
         for location, content in ((image.codes, codes), (image.scales, scales)):
             assert location.ddr is not None
             self.device.write(location.ddr, content)
-        self.stats = self.device.execute(image.model, self._text.scalars(position, len(tokens)))
+        scalars = self._text.scalars(position, len(tokens))
+        for model in image.models:
+            self.stats = self.device.execute(model, scalars)
         result = image.logits or image.rows
         assert result.ddr is not None
         content = self.device.read(result.ddr, result.pixels * result.channels)

@@ -27,20 +27,22 @@ from headrace_host.transformer.rotary import Turn
 from headrace_host.transformer.tensors import OPERANDS, VECTORS, Arena, Tensor
 
 PAGE = 4096
+RING_LAYERS = 10
+"""Layers of several tokens whose commands a ring holds."""
 LOGIT_BYTES = 16 << 10
 """Logits that leave the scratchpad at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextImage:
-    """A command image for ``tokens`` tokens: what it reads and writes in DDR.
+    """Command images for ``tokens`` tokens, to be run one after the other: what they read and write in DDR.
 
     ``codes`` and ``scales`` are rows of the embedding: int8, and fp32 in L equal lanes. ``rows`` are the residual's
     bf16 rows, at the end of the last layer; ``logits`` fp32, where the image has a head.
     """
 
     tokens: int
-    model: CompiledModel
+    models: tuple[CompiledModel, ...]
     codes: Location
     scales: Location
     rows: Location
@@ -73,33 +75,46 @@ class TextMachine:
             self._built[tokens] = self._build(tokens, default_tiling(self.config, tokens))
         return self._built[tokens]
 
+    @property
+    def last_built(self) -> CompiledModel:
+        """The image that was built last: its constants are those of all."""
+        return max((m for image in self._built.values() for m in image.models), key=lambda model: model.ddr_end)
+
     def _build(self, tokens: int, tiling: Tiling) -> TextImage:
-        d, config = self.model.dimensions, self.config
         self._check(tokens)
-        image = KernelImage(config, area_bytes=self.area_bytes, beside=self._first)
-        arena = Arena(config, image.memory.scratchpad)
+        size = RING_LAYERS if tokens > 1 else len(self.layers)
+        starts = range(0, len(self.layers), size)
+        image = self._begin()
+        codes, scales, rows = self._inputs(image, tokens)
+        logits = image.external("logits", tokens, 4 * self.model.dimensions.vocabulary) if self.head else None
+        models = []
+        for number, start in enumerate(starts):
+            image = self._begin() if number else image
+            arena = Arena(self.config, image.memory.scratchpad)
+            residual = Residual(image, arena, rows, tokens, self.model.dimensions.width, keep=tiling.keep)
+            image.begin("start")
+            layers = self._layers(image, arena, tiling, range(start, min(start + size, len(self.layers))))
+            layers[0].stream_projections()
+            if number == 0:
+                residual.start(self._embedded(image, arena, codes, scales, tokens))
+            for layer, following in zip(layers, [*(e.stream_projections for e in layers[1:]), _nothing]):
+                layer.emit(residual, following)
+            if logits is not None and number == len(starts) - 1:
+                self._logits(image, arena, residual, logits)
+            residual.finish()
+            models.append(image.finish(f"{self.model.name}, {tokens} tokens, part {number}"))
+        return TextImage(tokens=tokens, models=tuple(models), codes=codes, scales=scales, rows=rows, logits=logits)
+
+    def _begin(self) -> KernelImage:
+        """An image beside those before; the first makes the caches."""
+        image = KernelImage(self.config, area_bytes=self.area_bytes, beside=self._first)
         if self._first is None:
-            self._first = image
-            shape = CacheShape(heads=d.kv_heads, width=d.head_width, tokens=self.context, config=config)
+            self._first, d = image, self.model.dimensions
+            shape = CacheShape(heads=d.kv_heads, width=d.head_width, tokens=self.context, config=self.config)
             self._caches = [Cache(shape, image.memory, image.tensors, f"layer {i}") for i in range(len(self.layers))]
         for cache in self._caches:
             cache.use(image.memory)
-        codes, scales, rows = self._inputs(image, tokens)
-        image.begin("start")
-        turn = Turn(image, self.model.rotary, self.context, tokens, d.head_width)
-        bias = self._causal(image, arena, tokens) if tokens > 1 else None
-        residual = Residual(image, arena, rows, tokens, d.width, keep=tiling.keep)
-        layers = self._layers(image, arena, turn, bias, tiling)
-        head = self._head(image, tokens) if self.head else None
-        layers[0].stream_projections()
-        residual.start(self._embedded(image, arena, codes, scales, tokens))
-        for number, layer in enumerate(layers):
-            following = layers[number + 1].stream_projections if number + 1 < len(layers) else _nothing
-            layer.emit(residual, following)
-        logits = None if head is None else self._logits(image, arena, residual, head, tokens)
-        residual.finish()
-        model = image.finish(f"{self.model.name}, {tokens} tokens")
-        return TextImage(tokens=tokens, model=model, codes=codes, scales=scales, rows=rows, logits=logits)
+        return image
 
     def _check(self, tokens: int) -> None:
         unit = max(self.config.cols, self.config.word_bytes, self.config.vector_lanes)
@@ -146,40 +161,30 @@ class TextMachine:
         arena.free(x, s)
         return out
 
-    def _layers(
-        self, image: KernelImage, arena: Arena, turn: Turn, bias: Tensor | None, tiling: Tiling
-    ) -> list[TransformerLayer]:
-        model = self.model
+    def _layers(self, image: KernelImage, arena: Arena, tiling: Tiling, some: range) -> list[TransformerLayer]:
+        model, tokens = self.model, tiling.tokens
+        turn = Turn(image, model.rotary, self.context, tokens, model.dimensions.head_width)
+        bias = self._causal(image, arena, tokens) if tokens > 1 else None
         return [
             TransformerLayer(
-                image, arena, model.layers[number], f"layer {number}", dimensions=model.dimensions,
-                rotary=model.rotary, epsilon=model.epsilon, cache=cache, turn=turn, bias=bias, tiling=tiling,
+                image, arena, model.layers[self.layers[i]], f"layer {self.layers[i]}", dimensions=model.dimensions,
+                rotary=model.rotary, epsilon=model.epsilon, cache=self._caches[i], turn=turn, bias=bias, tiling=tiling,
             )
-            for number, cache in zip(self.layers, self._caches, strict=True)
+            for i in some
         ]  # fmt: skip
 
-    def _head(self, image: KernelImage, tokens: int) -> Linear:
-        weights = self.model.head.machine()
-        return Linear(image.memory, image.constants, image.image, "head", weights, tokens)
-
-    def _logits(self, image: KernelImage, arena: Arena, residual: Residual, head: Linear, tokens: int) -> Location:
+    def _logits(self, image: KernelImage, arena: Arena, residual: Residual, logits: Location) -> None:
         """Norm and head of all rows, a few n tiles at a time."""
-        d, cols = self.model.dimensions, self.config.cols
+        d, cols, tokens = self.model.dimensions, self.config.cols, logits.pixels
         image.begin("head")
-        logits = image.external("logits", tokens, 4 * d.vocabulary)
+        head = Linear(image.memory, image.constants, image.image, "head", self.model.head.machine(), tokens)
         step = max(1, min(LOGIT_BYTES // (4 * tokens * cols), self.config.column_words // self.config.acc_beats))
         head.stream(tokens, 0, min(step, head.tiles))
         rows = residual.read(0, tokens)
         n = arena.new("normalised", tokens, d.width, DType.BF16, bank=VECTORS)
         x, out = (RowTensor(view=t.view, kind=DType.BF16, steps=STEP) for t in (rows, n))
-        emit_rows(
-            image,
-            rms_norm(self.model.output_norm, self.model.epsilon),
-            {"x": x},
-            [out],
-            rows=(tokens,),
-            elements=d.width,
-        )
+        kernel = rms_norm(self.model.output_norm, self.model.epsilon)
+        emit_rows(image, kernel, {"x": x}, [out], rows=(tokens,), elements=d.width)
         residual.release(rows)
         operand = Quantiser(image, arena).emit(n, tokens)
         arena.free(n)
@@ -193,7 +198,6 @@ class TextMachine:
             channels = min(tiles * cols, d.vocabulary - first * cols)
             image.memory.store_columns(logits, 4 * first * cols, 4 * channels, part.view)
             arena.free(part)
-        return logits
 
     def scalars(self, position: int, tokens: int) -> dict[int, int]:
         """Scalar registers of a run of ``tokens`` tokens from ``position`` on."""
