@@ -1,6 +1,7 @@
 """The dataflow array: contexts of S columns applied to all beats of a command at once."""
 
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -67,8 +68,19 @@ class _Context:
 
     @classmethod
     def of(cls, words: np.ndarray) -> "_Context":
-        bits = int.from_bytes(words.astype("<u4").tobytes(), "little")
-        return cls(**{f.name: bits >> f.offset & ((1 << f.width) - 1) for f in CONTEXT_FIELDS})
+        return _context(words.astype("<u4", copy=False).tobytes())
+
+    @property
+    def passes(self) -> bool:
+        """Whether beats go through unchanged."""
+        return self.op == DataflowOp.PASS and self.a == Source.X and not (self.dst or self.reduce)
+
+
+@lru_cache(1 << 14)
+def _context(raw: bytes) -> _Context:
+    """The context in 16 bytes; contexts recur."""
+    bits = int.from_bytes(raw, "little")
+    return _Context(**{f.name: bits >> f.offset & ((1 << f.width) - 1) for f in CONTEXT_FIELDS})
 
 
 class DataflowArray:
@@ -109,7 +121,10 @@ class DataflowArray:
         """
         for sub_pass in range(wraps + 1):
             for column in range(self._columns):
-                beats = self._column(column, _Context.of(self.contexts[ctx + sub_pass, column]), beats)
+                context = _Context.of(self.contexts[ctx + sub_pass, column])
+                # Operand b is fetched even where it is not used: its address may be bad.
+                if not (context.passes and context.b != Source.MEM):
+                    beats = self._column(column, context, beats)
         return beats
 
     def _column(self, column: int, c: _Context, beats: Beats) -> Beats:

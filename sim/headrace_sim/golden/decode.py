@@ -1,4 +1,9 @@
-"""From the 128 bytes of a command to checked field values."""
+"""From the 128 bytes of a command to checked field values; what was decoded once is kept, for images run again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -7,9 +12,20 @@ from headrace.isa import BY_OPCODE, COMMAND_BITS, Cause, Command, Field
 
 from .errors import Fault
 
-__all__ = ["apply_patches", "check_limits", "check_reserved", "command_of", "field_values"]
+__all__ = ["Header", "apply_patches", "checked_fields", "command_of", "header_of"]
 
 _PAYLOAD_WORDS = range(4, COMMAND_BITS // 32)
+_KEPT = 1 << 17  # commands
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is looked at before a command's patches. stray: the lowest reserved bit that is set, or -1."""
+
+    wait: int
+    signal: int
+    patches: tuple[int, int]
+    stray: int
 
 
 def _extract(word: int, field: Field) -> int:
@@ -19,43 +35,36 @@ def _extract(word: int, field: Field) -> int:
     return value
 
 
-def command_of(words: np.ndarray) -> Command:
-    """The command that 32 little-endian words hold.
+def command_of(raw: bytes) -> Command:
+    """The command in 128 bytes.
 
     Raises:
         Fault: MALFORMED at bit 0 for an unknown opcode.
     """
-    opcode = int(words[0]) & 0xFF
-    if opcode not in BY_OPCODE:
+    if raw[0] not in BY_OPCODE:
         raise Fault(Cause.MALFORMED, 0)
-    return BY_OPCODE[opcode]
+    return BY_OPCODE[raw[0]]
 
 
-def field_values(command: Command, words: np.ndarray) -> dict[str, int]:
-    """Every field of the command by name, unchecked."""
-    word = int.from_bytes(words.astype("<u4").tobytes(), "little")
-    return {f.name: _extract(word, f) for f in command.fields}
+@lru_cache(_KEPT)
+def header_of(raw: bytes) -> Header:
+    """The header of a command that exists."""
+    command, bits = command_of(raw), int.from_bytes(raw, "little")
+    wait, signal, first, second = (_extract(bits, command[n]) for n in ("wait", "signal", "patch0", "patch1"))
+    stray = bits & ~command.defined_mask
+    return Header(wait, signal, (first, second), (stray & -stray).bit_length() - 1)
 
 
-def check_reserved(command: Command, words: np.ndarray) -> None:
-    """Every bit outside the command's fields is zero.
-
-    Raises:
-        Fault: MALFORMED at the lowest such bit that is set.
-    """
-    stray = int.from_bytes(words.astype("<u4").tobytes(), "little") & ~command.defined_mask
-    if stray:
-        raise Fault(Cause.MALFORMED, (stray & -stray).bit_length() - 1)
-
-
-def apply_patches(words: np.ndarray, patches: tuple[int, int], scalars: np.ndarray) -> np.ndarray:
-    """The words after `payload word += scalar << shift` (modulo 2^32) for each enabled patch, in order.
+def apply_patches(raw: bytes, patches: tuple[int, int], scalars: np.ndarray) -> bytes:
+    """The command after `payload word += scalar << shift` (modulo 2^32) for each enabled patch, in order.
 
     Raises:
         Fault: MALFORMED at the patch's bit, when it names a word of the header, a register the machine lacks, or has
             bit 15 set.
     """
-    out = words.copy()
+    if not (patches[0] | patches[1]) & 1:
+        return raw
+    out = np.frombuffer(raw, "<u4").copy()
     for number, patch in enumerate(patches):
         if not patch & 1:
             continue
@@ -63,16 +72,20 @@ def apply_patches(words: np.ndarray, patches: tuple[int, int], scalars: np.ndarr
         if word not in _PAYLOAD_WORDS or register >= len(scalars) or patch >> 15:
             raise Fault(Cause.MALFORMED, 96 + 16 * number)
         out[word] = (int(out[word]) + (int(scalars[register]) << shift)) & 0xFFFFFFFF
-    return out
+    return out.tobytes()
 
 
-def check_limits(command: Command, values: dict[str, int], config: NpuConfig) -> None:
-    """Every field is within its limits on this machine.
+@lru_cache(_KEPT)
+def checked_fields(raw: bytes, config: NpuConfig) -> Mapping[str, int]:
+    """Every field of a patched command by name.
 
     Raises:
-        Fault: MALFORMED at the bit offset of the first field that is not.
+        Fault: MALFORMED at the bit offset of the first field that is outside its limits on this machine.
     """
+    command, bits = command_of(raw), int.from_bytes(raw, "little")
+    values = {f.name: _extract(bits, f) for f in command.fields}
     for field in command.fields:
         low, high = field.limits(config)
         if not low <= values[field.name] <= high:
             raise Fault(Cause.MALFORMED, field.offset)
+    return MappingProxyType(values)

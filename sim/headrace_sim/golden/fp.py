@@ -30,7 +30,8 @@ _ROOTS = np.rint(65536 / np.sqrt([_STEPS, 2 * _STEPS])).astype(np.int64)  # reci
 
 
 def _flush(bits: np.ndarray) -> np.ndarray:
-    return np.where((bits & _EXPONENT) == 0, bits & _SIGN, bits)
+    subnormal = (bits & _EXPONENT) == 0
+    return np.where(subnormal, bits & _SIGN, bits) if subnormal.any() else bits
 
 
 def _values(bits: np.ndarray) -> np.ndarray:
@@ -38,7 +39,8 @@ def _values(bits: np.ndarray) -> np.ndarray:
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(values), np.int32(QUIET_NAN), _flush(values.view(np.int32)))
+    bits, nan = _flush(values.view(np.int32)), np.isnan(values)
+    return np.where(nan, np.int32(QUIET_NAN), bits) if nan.any() else bits
 
 
 def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:

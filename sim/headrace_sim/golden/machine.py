@@ -12,6 +12,7 @@ Use::
 look into `m.scratchpad`, `m.dataflow`, `m.ring`, `m.kc` and `m.accumulators`.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,10 +110,10 @@ class GoldenMachine:
             try:
                 address = ring_base + (index & ((1 << ring_size) - 1)) * COMMAND_BYTES
                 self.memory.require(address, COMMAND_BYTES)
-                words = self.memory.data[self.memory.span(address, COMMAND_BYTES)].view("<u4")
-                command = decode.command_of(words)
+                raw = self.memory.data[self.memory.span(address, COMMAND_BYTES)].tobytes()
+                command = decode.command_of(raw)
                 engine = command.engine
-                ended = self._execute(command, words)
+                ended = self._execute(command, raw)
             except Fault as fault:
                 return RunResult(RunError(fault.cause, index & 0xFFFF, engine, fault.address), end_value, index)
             except SequenceError as error:
@@ -120,35 +121,32 @@ class GoldenMachine:
             end_value = end_value if ended is None else ended
         return RunResult(None, end_value, count)
 
-    def _execute(self, command: Command, words: np.ndarray) -> int | None:
+    def _execute(self, command: Command, raw: bytes) -> int | None:
         """One command, tokens included; the value if it is an END."""
-        header = decode.field_values(command, words)
-        self._wait(header["wait"])
-        decode.check_reserved(command, words)
-        patched = decode.apply_patches(words, (header["patch0"], header["patch1"]), self.scalars)
-        fields = decode.field_values(command, patched)
-        decode.check_limits(command, fields, self.config)
+        header = decode.header_of(raw)
+        self._wait(header.wait)
+        if header.stray >= 0:
+            raise Fault(Cause.MALFORMED, header.stray)
+        fields = decode.checked_fields(decode.apply_patches(raw, header.patches, self.scalars), self.config)
         self._dispatch(command.name, fields)
-        self._signal(header["signal"])
+        self._signal(header.signal)
         return fields["value"] if command.name == "END" else None
 
     def _wait(self, mask: int) -> None:
-        for token in range(32):
-            if mask >> token & 1:
-                if token >= len(self.tokens) or not self.tokens[token]:
-                    raise SequenceError(f"waits for token {token}, which no earlier command left")
-                self.tokens[token] -= 1
+        for token in _bits(mask):
+            if token >= len(self.tokens) or not self.tokens[token]:
+                raise SequenceError(f"waits for token {token}, which no earlier command left")
+            self.tokens[token] -= 1
 
     def _signal(self, mask: int) -> None:
-        for token in range(32):
-            if mask >> token & 1:
-                if token >= len(self.tokens):
-                    raise SequenceError(f"signals token {token}, which this machine does not have")
-                if self.tokens[token] == _TOKEN_LIMIT:
-                    raise Fault(Cause.TOKEN, token)
-                self.tokens[token] += 1
+        for token in _bits(mask):
+            if token >= len(self.tokens):
+                raise SequenceError(f"signals token {token}, which this machine does not have")
+            if self.tokens[token] == _TOKEN_LIMIT:
+                raise Fault(Cause.TOKEN, token)
+            self.tokens[token] += 1
 
-    def _dispatch(self, name: str, f: dict[str, int]) -> None:
+    def _dispatch(self, name: str, f: Mapping[str, int]) -> None:
         match name:
             case "LOAD":
                 tables = {Dest.COLUMN: self.dataflow.memory, Dest.CONTEXT: self.dataflow.contexts, Dest.KC: self.kc}
@@ -166,3 +164,10 @@ class GoldenMachine:
             case "SCALAR":
                 source = int(self.scalars[f["src"]]) if f["op"] == ScalarOp.ADD else 0
                 self.scalars[f["dst"]] = (source + f["imm"]) & 0xFFFFFFFF
+
+
+def _bits(mask: int) -> Iterator[int]:
+    """Numbers of the bits that are set, in order."""
+    while mask:
+        yield (mask & -mask).bit_length() - 1
+        mask &= mask - 1
