@@ -1,7 +1,8 @@
 """The dataflow array: contexts of S columns applied to all beats of a command at once."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,7 @@ _NEUTRAL = {  # what an invalid lane counts as; of FMAX and FMIN in the order of
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beats:
+class Beats(NamedTuple):
     """Beats in order: x, y int32 [n, L]; idx [n], index into column memories; lanes bool [n, L], the valid ones;
     number [n], which of the beats that entered this is or, after a reduction, was the last of; ends bool [n], the last
     beats of rows.
@@ -36,17 +36,18 @@ class Beats:
     number: np.ndarray
     ends: np.ndarray
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int:
         return len(self.x)
 
     def select(self, step: slice) -> "Beats":
         """Some of the beats."""
-        return Beats(**{f.name: getattr(self, f.name)[step] for f in fields(self)})
+        return Beats(*(a[step] for a in self))
 
     @classmethod
     def join(cls, parts: "list[Beats]") -> "Beats":
         """The beats of several passes in order."""
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +131,12 @@ class DataflowArray:
     def _column(self, column: int, c: _Context, beats: Beats) -> Beats:
         op = DataflowOp(c.op) if c.op in DataflowOp.__members__.values() else DataflowOp.PASS
         result = lane_op(op, self._operand(column, c, c.a, beats), self._operand(column, c, c.b, beats), c.sh)
-        beats = replace(beats, y=result) if c.dst else replace(beats, x=result)
+        beats = beats._replace(y=result) if c.dst else beats._replace(x=result)
         how = self._reduction(column, c)
         if how == Reduce.NONE:
             return beats
         length = _row_length(beats.ends) if c.row else max(c.repeat, 1)
-        groups = len(beats) // length
+        groups = beats.total // length
         merges = bool(c.across) or how == Reduce.FSUM
         if how in (Reduce.FMAX, Reduce.FMIN):
             result = fp.order(result)
@@ -153,8 +154,8 @@ class DataflowArray:
                 reduced = fp.order(reduced)
         if merges:
             reduced = np.repeat(reduced, self.lanes, axis=1)
-            beats = replace(beats, lanes=np.ones_like(beats.lanes))
-        return replace(beats, y=reduced) if c.dst else replace(beats, x=reduced)
+            beats = beats._replace(lanes=np.ones_like(beats.lanes))
+        return beats._replace(y=reduced) if c.dst else beats._replace(x=reduced)
 
     def _reduction(self, column: int, c: _Context) -> Reduce:
         how = Reduce(c.reduce) if c.reduce in Reduce.__members__.values() else Reduce.NONE
@@ -177,7 +178,7 @@ class DataflowArray:
         """Operand MEM of a column, broadcast to [n, L]."""
         if c.mem_index in (MemIndex.X, MemIndex.Y):
             last = c.mem_base + _TABLE - 1
-            if last >= len(memory) and len(beats):
+            if last >= len(memory) and beats.total:
                 raise Fault(Cause.RANGE, last)
             key = (beats.x if c.mem_index == MemIndex.X else beats.y) & (_TABLE - 1)
             return memory[c.mem_base + key, np.arange(self.lanes)]

@@ -1,9 +1,7 @@
 """From the 128 bytes of a command to checked field values; what was decoded once is kept, for images run again."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
 
 import numpy as np
 
@@ -11,6 +9,7 @@ from headrace.config import NpuConfig
 from headrace.isa import BY_OPCODE, COMMAND_BITS, Cause, Command, Field
 
 from .errors import Fault
+from .fields import Fields
 
 __all__ = ["Header", "apply_patches", "checked_fields", "command_of", "header_of"]
 
@@ -76,7 +75,7 @@ def apply_patches(raw: bytes, patches: tuple[int, int], scalars: np.ndarray) -> 
 
 
 @lru_cache(_KEPT)
-def checked_fields(raw: bytes, config: NpuConfig) -> Mapping[str, int]:
+def checked_fields(raw: bytes, config: NpuConfig) -> Fields:
     """Every field of a patched command by name.
 
     Raises:
@@ -88,4 +87,4 @@ def checked_fields(raw: bytes, config: NpuConfig) -> Mapping[str, int]:
         low, high = field.limits(config)
         if not low <= values[field.name] <= high:
             raise Fault(Cause.MALFORMED, field.offset)
-    return MappingProxyType(values)
+    return Fields(values)

@@ -31,7 +31,7 @@ def _positions(f: Fields, pad: Scratchpad, refused: tuple[int, int] | None, star
     """Flat scratchpad positions [n3, n2, n1, n0] of a walk; the first error in walk order, DDR before scratchpad."""
     j = np.arange(f["n0"], dtype=np.int64)
     pixel = _loops(f, "d")[..., None] + j // f["pix_bytes"]
-    flat, bad, word = pad.locate_unchecked(View.of(f), pixel, j % f["pix_bytes"])
+    flat, bad, word = pad.geometry.locate(View.of(f), pixel, j % f["pix_bytes"])
     first_refused = refused[0] * f["n0"] + refused[1] if refused is not None else flat.size
     if bad is not None and bad.any() and int(np.argmax(bad)) < first_refused:
         raise Fault(Cause.RANGE, int(word.reshape(-1)[np.argmax(bad)]) & 0xFFFFFFFF)

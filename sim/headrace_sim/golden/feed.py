@@ -84,7 +84,7 @@ class Feed:
         pixel = (iy[:, :, None, None] * f["in_w"] + ix[:, None] + f["in_p0"])[:, :, :, None]
         plane = np.arange(self._planes) + group * f["group_planes"]
         byte = (plane * self._width)[:, None] + pixel % self._units * self._unit
-        at, bad, word = self._pad.locate_unchecked(self._view, pixel // self._units, byte)
+        at, bad, word = self._pad.geometry.locate(self._view, pixel // self._units, byte)
         if bad is not None:
             self._check(at_rows, bad & inside, np.broadcast_to(word, at.shape))
         outside = None if inside.all() else np.broadcast_to(~inside, at.shape)

@@ -12,7 +12,7 @@ Use::
 look into `m.scratchpad`, `m.dataflow`, `m.ring`, `m.kc` and `m.accumulators`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from headrace.isa import COMMAND_BYTES, Cause, Command, Dest, Engine, ScalarOp
 from . import decode, dma, passes
 from .dataflow import DataflowArray
 from .errors import Fault, RunError, SequenceError
+from .fields import Fields
 from .mac import mac
 from .memory import Ddr, Window, windows_over
 from .ring import WeightRing
@@ -146,7 +147,7 @@ class GoldenMachine:
                 raise Fault(Cause.TOKEN, token)
             self.tokens[token] += 1
 
-    def _dispatch(self, name: str, f: Mapping[str, int]) -> None:
+    def _dispatch(self, name: str, f: Fields) -> None:
         match name:
             case "LOAD":
                 tables = {Dest.COLUMN: self.dataflow.memory, Dest.CONTEXT: self.dataflow.contexts, Dest.KC: self.kc}

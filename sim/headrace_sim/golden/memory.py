@@ -47,6 +47,8 @@ class Ddr:
     def first_refused(self, starts: np.ndarray, length: int, *, write: bool) -> tuple[int, int] | None:
         """Segment number (in order of the flattened `starts`) and byte offset of the first byte no window opens."""
         flat = starts.reshape(-1)
+        if len(flat) and self._within_one(int(flat.min()), int(flat.max()) + length, write=write):
+            return None
         granted = np.zeros(len(flat), bool)
         for w in self.windows:
             if w.grants(write):
@@ -58,8 +60,16 @@ class Ddr:
                     return int(segment), max(page * PAGE_BYTES - start, 0)
         return None
 
+    def _within_one(self, start: int, end: int, *, write: bool) -> bool:
+        """Whether one window opens all of [start, end)."""
+        return any(
+            w.base * PAGE_BYTES <= start and end <= w.limit * PAGE_BYTES and w.grants(write) for w in self.windows
+        )
+
     def require(self, start: int, length: int) -> None:
         """Raise Fault WINDOW at the first byte of [start, start + length) that may not be read."""
+        if self._within_one(start, start + length, write=False):
+            return
         refused = self.first_refused(np.array([start]), length, write=False)
         if refused is not None:
             raise Fault(Cause.WINDOW, start + refused[1])
