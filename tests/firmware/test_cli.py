@@ -73,7 +73,7 @@ def test_bench_names_precision_and_its_peak(tmp_path: Path) -> None:
 def test_run_in_lower_precision(
     resnet8_path: Path, cifar10: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace_host.cli.CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr("headrace_host.cli.running.CALIBRATION_IMAGES", 4)
     figures = tmp_path / "figures.json"
     given = ("-i", cifar10[0], "--precision", "w4", "--calibration", cifar10[1], "--json", figures)
     assert invoke("run", resnet8_path, *given).exit_code == 0
@@ -87,7 +87,7 @@ def test_run_in_lower_precision(
 def test_precision_compares_choices(
     resnet8: Graph, cifar10: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace_host.cli.CALIBRATION_IMAGES", 8)
+    monkeypatch.setattr("headrace_host.cli.running.CALIBRATION_IMAGES", 8)
     figures = tmp_path / "precision.json"
     given = ("--images", cifar10[0], "--images", cifar10[1], "--calibration", cifar10[2].parent, "--json", figures)
     result = invoke("precision", "resnet8", *given)

@@ -1,0 +1,41 @@
+"""Layer 0 of SmolLM2-135M with its own weights: the hardware equals the golden machine bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headrace.config import machine
+from headrace_host.errors import FetchError
+from headrace_host.models.fetch import fetch_smollm2
+from headrace_host.models.gguf.importer import load_gguf
+from headrace_host.models.language import LanguageModel
+from headrace_host.transformer.runner import TextRunner
+from headrace_host.transformer.text import TextMachine
+
+PROMPT = 64
+STEPS = 16
+CONTEXT = 128
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    try:
+        return load_gguf(fetch_smollm2())
+    except FetchError as error:
+        pytest.skip(str(error))
+
+
+def test_prefill_and_decode_on_the_hardware(model: LanguageModel) -> None:
+    """64 tokens at once, then 16 one by one: rows, and all of DDR that the machine may write, caches included."""
+    text = TextMachine(model, machine("base"), CONTEXT, (0,), head=False)
+    golden, rtl = (TextRunner(text, sizes=[PROMPT, 1], backend=backend) for backend in ("golden", "rtl"))
+    tokens = np.random.default_rng(11).integers(0, model.dimensions.vocabulary, PROMPT + STEPS).tolist()
+    position = 0
+    for count in (PROMPT, *[1] * STEPS):
+        some = tokens[position : position + count]
+        expected, found = golden.run(some, position), rtl.run(some, position)
+        np.testing.assert_array_equal(found, expected, f"rows from position {position}")
+        assert rtl.device.read(0, text.area_bytes) == golden.device.read(0, text.area_bytes)
+        position += count
+    assert np.isfinite(expected).all() and expected.any()
