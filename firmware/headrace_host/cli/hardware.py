@@ -14,8 +14,7 @@ from headrace_host.cli.common import JsonOption, MachineOption, app, guarded, ou
 from headrace_host.compiler.network import compile_graph
 from headrace_host.errors import HostError
 from headrace_host.files import write_bytes, write_json
-from headrace_host.kernels.explain import load_kernel, parse_shape, passes_json, passes_table
-from headrace_host.kernels.running import Lowering
+from headrace_host.kernels.explain import load_kernel, lowered, parse_shape, passes_json, passes_table
 from headrace_host.models.tflite_import import load_tflite
 
 
@@ -54,8 +53,7 @@ def kernel(
 
     Example: headrace kernel examples/sobel.py --explain
     """
-    lowering = Lowering(load_kernel(source), machine(machine_name), parse_shape(shape))
-    lowering.lower()
+    lowering = lowered(load_kernel(source), machine(machine_name), parse_shape(shape))
     if explain:
         out.print(passes_table(lowering))
     found = passes_json(lowering)

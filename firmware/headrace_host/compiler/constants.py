@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,19 +176,20 @@ class ConstantStore:
             spans.append((word, word + words))
             places.append((word * self._config.vector_lanes, pack_channels(self._config, vector)))
         places.sort(key=lambda place: place[0])
-        content = b"".join(packed for _, packed in places)
-        step = places[1][0] - places[0][0] if len(places) == 2 else 0
-        self._recorder.emit_early(
-            "LOAD",
-            label,
-            (Access(Space.COLUMN, tuple(spans), True),),
-            dest=Dest.COLUMN,
-            ddr=self._image.place(content, "per-channel constants"),
-            n0=len(places[0][1]),
-            n1=len(places),
-            s1=len(places[0][1]),
-            d1=step,
-            pix_bytes=4,
-            element=places[0][0],
-        )
+        distances = {after[0] - before[0] for before, after in pairwise(places)}
+        batches = [places] if len(distances) <= 1 else [[place] for place in places]
+        for batch in batches:
+            self._recorder.emit_early(
+                "LOAD",
+                label,
+                (Access(Space.COLUMN, tuple(spans), True),),
+                dest=Dest.COLUMN,
+                ddr=self._image.place(b"".join(packed for _, packed in batch), "per-channel constants"),
+                n0=len(batch[0][1]),
+                n1=len(batch),
+                s1=len(batch[0][1]),
+                d1=distances.pop() if len(batch) > 1 else 0,
+                pix_bytes=4,
+                element=batch[0][0],
+            )
         return offset, tuple(spans)

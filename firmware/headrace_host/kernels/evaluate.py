@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.isa import DataflowOp
+from headrace.isa import DataflowOp, Reduce
 from headrace_host.errors import CompileError
 from headrace_host.kernels.trace import BF16, I8, I16, U8, Constant, Kernel, Stream, ordered, streams
 
@@ -20,9 +20,23 @@ _RANGES: dict[type[Stream], tuple[int, int]] = {I8: (-128, 127), U8: (0, 255), I
 
 def evaluate(kernel: Kernel, padded: list[Patterns]) -> Patterns:
     """Patterns of the result from those of the inputs, [rows, pixels, channels] with a margin of what shifts reach."""
-    values: dict[int, Patterns] = {id(s): p for s, p in zip(kernel.inputs, padded, strict=True)}
-    for stream in ordered(kernel.result):
-        if stream.is_input:
+    return _values(kernel, padded)[id(kernel.result)]
+
+
+def evaluate_rows(kernel: Kernel, inputs: list[Patterns]) -> dict[str, Patterns]:
+    """Patterns of the results by name from those of the inputs: [rows, elements], of values of rows [rows, 1]."""
+    values = _values(kernel, inputs)
+    return {name: values[id(stream)] for name, stream in zip(kernel.result_elements, kernel.results, strict=True)}
+
+
+def _values(kernel: Kernel, inputs: list[Patterns]) -> dict[int, Patterns]:
+    values: dict[int, Patterns] = {id(s): p for s, p in zip(kernel.inputs, inputs, strict=True)}
+    elements = np.arange(inputs[0].shape[-1], dtype=np.int32)
+    for stream in (each for result in kernel.results for each in ordered(result)):
+        if stream.is_input or id(stream) in values:
+            continue
+        if stream.reduce:
+            values[id(stream)] = _reduced(stream.reduce, values[id(streams(stream.operands)[0])])
             continue
         if stream.is_shifted:
             values[id(stream)] = np.roll(
@@ -33,9 +47,49 @@ def evaluate(kernel: Kernel, padded: list[Patterns]) -> Patterns:
             index = values[id(stream.operands[1])] & 255
             values[id(stream)] = stream.operands[0].patterns[index]
             continue
-        operands = [e.patterns if isinstance(e, Constant) else values[id(e)] for e in stream.operands]
+        operands = [
+            values[id(e)] if isinstance(e, Stream) else elements if e.is_index else e.patterns for e in stream.operands
+        ]
         values[id(stream)] = _lane(stream.op, operands[0], operands[-1], stream.sh)
-    return values[id(kernel.result)]
+    return values
+
+
+def _reduced(how: Reduce, a: Patterns) -> Patterns:
+    """[rows, 1]."""
+    match how:
+        case Reduce.SUM:
+            return a.sum(axis=1, dtype=np.int32, keepdims=True)
+        case Reduce.MAX:
+            return a.max(axis=1, keepdims=True)
+        case Reduce.MIN:
+            return a.min(axis=1, keepdims=True)
+        case Reduce.FMAX:
+            return _by_magnitude(_by_magnitude(a).max(axis=1, keepdims=True))
+        case Reduce.FMIN:
+            return _by_magnitude(_by_magnitude(a).min(axis=1, keepdims=True))
+    blocks = np.zeros((-(-a.shape[1] // 32) * 32, len(a)), np.float32)
+    blocks[: a.shape[1]] = _float(a).T
+    partials = np.zeros((8, len(a)), np.float32)
+    with np.errstate(all="ignore"):
+        for number, block in enumerate(blocks.reshape(-1, 32, len(a))):
+            partials[number % 8] = _flushed_sum(partials[number % 8], _pairwise(block))
+        return _pattern(_pairwise(partials))[:, None]
+
+
+def _pairwise(terms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Neighbours are added until one is left."""
+    if len(terms) == 1:
+        return np.asarray(terms[0], np.float32)
+    return _pairwise(_flushed_sum(terms[0::2], terms[1::2]))
+
+
+def _flushed_sum(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return _pattern(a + b).view(np.float32)
+
+
+def _by_magnitude(a: Patterns) -> Patterns:
+    """Integers in the order of fp32 patterns, -0 before +0; its own inverse."""
+    return np.where(a < 0, a ^ np.int32(0x7FFFFFFF), a).astype(np.int32)
 
 
 def decode(element: type[Stream], values: NDArray[Any]) -> Patterns:
@@ -86,6 +140,7 @@ def _lane(op: DataflowOp, a: Patterns, b: Patterns, sh: int) -> Patterns:
         DataflowOp.ILT: lambda: -(a < b).astype(np.int32),
         DataflowOp.FLT: lambda: -(_float(a) < _float(b)).astype(np.int32),
         DataflowOp.F2I: lambda: _to_int(_float(a)),
+        DataflowOp.F2IC: lambda: np.clip(_to_int(_float(a)), b << np.int32(16) >> np.int32(16), b >> np.int32(16)),
     }
     floats: dict[DataflowOp, Any] = {
         DataflowOp.I2F: lambda: a.astype(np.float32),

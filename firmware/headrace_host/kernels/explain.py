@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from headrace.config import NpuConfig
 from headrace.isa import Source
 from headrace_host.errors import CompileError, HostError
 from headrace_host.kernels.placement import Operation, Pass, Read
+from headrace_host.kernels.row_running import RowLowering
 from headrace_host.kernels.running import Lowering, Shape
 from headrace_host.kernels.trace import Constant, Kernel
 
@@ -56,7 +58,16 @@ def parse_shape(text: str) -> Shape:
     return Shape(rows, pixels, channels)
 
 
-def passes_table(lowering: Lowering) -> Table:
+def lowered(kernel: Kernel, config: NpuConfig, shape: Shape) -> Lowering | RowLowering:
+    """``kernel`` for images, or for rows if it has values of these."""
+    if kernel.works_on_rows:
+        return RowLowering(kernel, config, shape.rows, shape.pixels * shape.channels)
+    lowering = Lowering(kernel, config, shape)
+    lowering.lower()
+    return lowering
+
+
+def passes_table(lowering: Lowering | RowLowering) -> Table:
     """Rows are passes, one row each time its beats go through the columns."""
     columns = lowering.config.columns
     table = Table(title=f"{lowering.kernel.name} on {lowering.config.name}")
@@ -71,12 +82,12 @@ def passes_table(lowering: Lowering) -> Table:
     return table
 
 
-def passes_json(lowering: Lowering) -> dict[str, Any]:
+def passes_json(lowering: Lowering | RowLowering) -> dict[str, Any]:
     """The same for programs."""
     return {
         "kernel": lowering.kernel.name,
         "machine": lowering.config.name,
-        "shape": [lowering.shape.rows, lowering.shape.pixels, lowering.shape.channels],
+        "shape": list(lowering.shape),
         "beats": lowering.beats(),
         "passes": [
             {
@@ -90,32 +101,41 @@ def passes_json(lowering: Lowering) -> dict[str, Any]:
     }
 
 
-def _read(lowering: Lowering, read: Read) -> str:
+def _read(lowering: Lowering | RowLowering, read: Read) -> str:
     made = [n for n, each in enumerate(lowering.passes) if each.result is read.stream]
     name = f"t{made[0]}" if made else read.stream.name
     down, right = read.shift
     return f"{name} {down:+d},{right:+d}" if down or right else name
 
 
-def _result(lowering: Lowering, each: Pass) -> str:
-    last = each.result is lowering.kernel.result
-    return lowering.kernel.result_element.__name__ if last else f"t{lowering.passes.index(each)}"
+def _result(lowering: Lowering | RowLowering, each: Pass) -> str:
+    """A temporary's name, or the type of a result, after its name if there are several."""
+    if not each.output:
+        return f"t{lowering.passes.index(each)}"
+    elements = lowering.kernel.result_elements
+    element = elements[each.output].__name__
+    return f"{each.output}: {element}" if len(elements) > 1 else element
 
 
 def _cell(operation: Operation | None) -> str:
     if operation is None:
         return "PASS"
-    stream = operation.stream
+    stream = operation.lane
     pairs = zip(operation.sources, stream.operands, strict=False)
     names = [_operand(source, operand) for source, operand in pairs] or ["x"]
     if stream.sh:
         names.append(str(stream.sh))
-    return f"{'y' if operation.to_y else 'x'} = {stream.op.name} {', '.join(names)}"
+    text = f"{stream.op.name} {', '.join(names)}"
+    if operation.stream.reduce:
+        text = f"{operation.stream.reduce.name} {text}" if stream.op else f"{operation.stream.reduce.name} {names[0]}"
+    return f"{'y' if operation.to_y else 'x'} = {text}"
 
 
 def _operand(source: Source, operand: object) -> str:
     if not isinstance(operand, Constant):
         return source.name.lower()
+    if operand.is_index:
+        return "index"
     if operand.immediate is None:
         return "table" if operand.is_table else "channels"
     return f"{operand.patterns.view(np.float32):g}" if operand.is_float else str(operand.immediate)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from headrace.isa import DataflowOp
-from headrace_host.kernels.trace import Stream, unary
+from headrace_host.kernels.trace import Stream, binary, unary
+
+EXP_SCALE = np.float32(np.float32(np.log2(np.e)) * np.float32(2048))
+"""EXP2 takes powers of two with 11 fraction bits."""
 
 
 def select(mask: Stream, a: Stream, b: Stream | int) -> Stream:
@@ -34,3 +39,20 @@ def exp2(a: Stream) -> Stream:
     """2^a, interpolated between eighths, of a rounded to 11 fraction bits."""
     fixed = (a * 2048.0).to_int()
     return unary("exp2", DataflowOp.EXP2, fixed, wants_float=False, gives_float=True)
+
+
+def exp(a: Stream, *, factor: float = 1.0) -> Stream:
+    """e^(factor a), as `exp2`: factor log2(e) is rounded to fp32."""
+    fixed = (a * float(np.float32(factor) * EXP_SCALE)).to_int()
+    return unary("exp", DataflowOp.EXP2, fixed, wants_float=False, gives_float=True)
+
+
+def to_codes(a: Stream, low: int, high: int) -> Stream:
+    """``a`` rounded half to even and clamped to ``low`` .. ``high``, which are int16."""
+    limits = (low & 0xFFFF) | (high & 0xFFFF) << 16
+    return binary("to_codes", DataflowOp.F2IC, a.as_int(), limits - (limits >> 31 << 32), floats=False)
+
+
+def up_to_bf16(a: Stream) -> Stream:
+    """``a``, not negative, rounded up to the next number of 16 bits."""
+    return ((a.as_int() + 0xFFFF) & (-1 << 16)).as_float()

@@ -7,6 +7,7 @@ from headrace.isa import COMMAND_BYTES
 from headrace_host.allocate import DdrAllocator, ScratchpadAllocator
 from headrace_host.compiler.constants import ConstantStore, DdrImage
 from headrace_host.compiler.encode import encode_command
+from headrace_host.compiler.layout import View, make_view, tensor_words
 from headrace_host.compiler.model import CompiledModel, Layer, Window
 from headrace_host.compiler.network import END_VALUE
 from headrace_host.compiler.operands import Location, Memory
@@ -42,6 +43,13 @@ class KernelImage:
     def external(self, name: str, pixels: int, channel_bytes: int) -> Location:
         """A tensor in DDR alone; `Memory.load` and `Memory.store` of ``memory`` move parts of it."""
         return Location(name, pixels, channel_bytes, 0, ddr=self.tensors.allocate(pixels * channel_bytes, name))
+
+    def reserve(self, name: str, pixels: int, channel_bytes: int, *, prefer: int) -> View:
+        """Room in the scratchpad for the whole image, in sub-bank ``prefer`` if there is any."""
+        region = self.memory.scratchpad.allocate(tensor_words(self.config, pixels, channel_bytes, 0), prefer=prefer)
+        if region is None:
+            raise CompileError(f"'{name}' does not fit the scratchpad of machine '{self.config.name}'")
+        return make_view(self.config, region.start, pixels, channel_bytes, 0)
 
     def begin(self, name: str) -> int:
         """Start a kernel; return the label of its commands."""

@@ -1,6 +1,7 @@
 """Placement of a traced kernel: passes of at most two streams, in which at most two values live between columns.
 
-Where an expression needs more, a part of it becomes a pass of its own, whose result is a temporary of 32 bits.
+Where an expression needs more, a part of it becomes a pass of its own, whose result is a temporary of 32 bits. A pass
+that reduces rows continues with values of rows; what elements need of these is a temporary, too.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from headrace.config import NpuConfig
-from headrace.isa import DataflowOp, MemIndex, Source
+from headrace.isa import DataflowOp, DType, MemIndex, Reduce, Source
 from headrace_host.compiler.programs import Step
 from headrace_host.errors import CompileError
-from headrace_host.kernels.trace import Constant, Kernel, Stream, ordered, streams
+from headrace_host.kernels.trace import ELEMENTS, Constant, Kernel, Stream, ordered, streams
 
 SEARCH = 20_000
 """States of the search for an order after which a pass counts as impossible."""
@@ -29,47 +30,77 @@ class Read:
 
 @dataclass(frozen=True)
 class Operation:
-    """A lane operation with the places of its operands; ``to_y``: its result replaces y."""
+    """The lane operation of ``lane`` with the places of its operands, whose result or its reduction is ``stream``;
+    ``to_y``: it replaces y.
+    """
 
     stream: Stream
+    lane: Stream
     sources: tuple[Source, ...]
     to_y: bool
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Computes ``result`` from one or two reads, which start as x and y."""
+    """Computes ``result`` from one or two reads, which start as x and y; ``output`` names it, unless a temporary."""
 
     result: Stream
     reads: tuple[Read, ...]
     operations: tuple[Operation | None, ...]
     """None: the column passes on."""
+    output: str = ""
+
+    @property
+    def reduces(self) -> bool:
+        """Whether beats of elements become one a row."""
+        return any(o is not None and o.stream.reduce for o in self.operations)
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether a beat is the value of a row from the start."""
+        return self.result.of_row and not self.reduces
 
     def contexts(self, config: NpuConfig) -> int:
         """Times the beats go through the columns."""
         return -(-len(self.operations) // config.columns)
 
 
-def passes(kernel: Kernel, config: NpuConfig) -> list[Pass]:
-    """The passes of a kernel in order; the last gives its result.
+def passes(kernel: Kernel, config: NpuConfig, *, contexts: int | None = None) -> list[Pass]:
+    """The passes of a kernel in order, each of at most ``contexts`` contexts; the last gives its last result.
 
     Raises:
         CompileError: when an operation does not fit the machine.
     """
+    every = [stream for result in kernel.results for stream in ordered(result)]
+    if config.sum_column is None and any(stream.reduce is Reduce.FSUM for stream in every):
+        raise CompileError(f"kernel '{kernel.name}': machine '{config.name}' cannot add fp32 of a row; set float_sum")
+    limit = config.columns * min(contexts or config.contexts, config.contexts)
     stored = {id(stream) for stream in kernel.inputs}
     found: list[Pass] = []
+    for result, (name, element) in zip(kernel.results, kernel.result_elements.items(), strict=True):
+        found += _passes_of(result, stored, kernel, config, limit)
+        found[-1] = replace(found[-1], output=name)
+        if ELEMENTS[element] is DType.B32:  # others lose bits
+            stored.add(id(result))
+    return found
+
+
+def _passes_of(result: Stream, stored: set[int], kernel: Kernel, config: NpuConfig, limit: int) -> list[Pass]:
+    """Passes of at most ``limit`` columns to ``result``, whose temporaries become ``stored``."""
+    found: list[Pass] = []
     while True:
-        last = _place(kernel.result, stored, config)
+        last = _place(result, stored, config, limit)
         if last is not None:
             return [*found, last]
         candidates = []
-        for stream in _candidates(kernel.result, stored):
-            placed = _place(stream, stored, config)
+        for stream in _candidates(result, stored):
+            placed = _place(stream, stored, config, limit)
             if placed is not None:
                 candidates.append(placed)
         if not candidates:
             raise CompileError(f"kernel '{kernel.name}': machine '{config.name}' has no room for one of its operations")
-        largest = max(candidates, key=lambda each: len(each.operations))
+        # Values of rows first: they take little room and time.
+        largest = max(candidates, key=lambda each: (each.result.of_row, len(each.operations)))
         found.append(largest)
         stored.add(id(largest.result))
 
@@ -87,9 +118,12 @@ def _candidates(result: Stream, stored: set[int]) -> list[Stream]:
     return [s for s in ordered(result) if id(s) in found and s is not result and not s.is_shifted]
 
 
-def _cone(result: Stream, stored: set[int]) -> tuple[list[Stream], list[Stream]] | None:
-    """(operations, streams read) of a pass for ``result``; None when a shifted stream is not stored yet."""
-    operations: list[Stream] = []
+def _cone(result: Stream, stored: set[int]) -> tuple[list[Operation], list[Stream]] | None:
+    """(operations without places, streams read) of a pass for ``result``; None when a shifted stream is not stored yet.
+
+    The operation before a reduction takes place in its column when nothing else needs its result.
+    """
+    found: list[Stream] = []
     reads: list[Stream] = []
     seen: set[int] = set()
 
@@ -104,13 +138,23 @@ def _cone(result: Stream, stored: set[int]) -> tuple[list[Stream], list[Stream]]
             reads.append(stream)
             return id(streams(stream.operands)[0]) in stored
         complete = all([visit(each) for each in streams(stream.operands)])
-        operations.append(stream)
+        found.append(stream)
         return complete
 
-    return (operations, reads) if visit(result) else None
+    if not visit(result):
+        return None
+    made = {id(stream) for stream in found}
+    uses = [id(operand) for stream in found for operand in streams(stream.operands)]
+    lanes = {}
+    for stream in found:
+        before = streams(stream.operands)[0] if stream.reduce else stream
+        alone = id(before) in made and uses.count(id(before)) == 1 and not before.reduce
+        lanes[id(stream)] = before if alone else stream
+    fused = {id(lane) for stream, lane in lanes.items() if stream != id(lane)}
+    return [Operation(s, lanes[id(s)], (), False) for s in found if id(s) not in fused], reads
 
 
-def _place(result: Stream, stored: set[int], config: NpuConfig) -> Pass | None:
+def _place(result: Stream, stored: set[int], config: NpuConfig, limit: int) -> Pass | None:
     cone = _cone(result, stored)
     if cone is None or len(cone[1]) > 2:
         return None
@@ -119,22 +163,34 @@ def _place(result: Stream, stored: set[int], config: NpuConfig) -> Pass | None:
         Read(streams(s.operands)[0], s.shift) if id(s) not in stored and s.is_shifted else Read(s, (0, 0))
         for s in leaves
     )
-    order = [Operation(result, (Source.X,), False)] if not operations else _order(result, operations, leaves)
+    order = (
+        _order(result, operations, leaves, config) if operations else [Operation(result, result, (Source.X,), False)]
+    )
     if order is None:
         return None
     spread = _spread(order, config)
-    if spread is None or -(-len(spread) // config.columns) > config.contexts:
+    if spread is None or len(spread) > limit:
         return None
     return Pass(result, reads, tuple(spread))
 
 
-def _order(result: Stream, operations: list[Stream], leaves: list[Stream]) -> list[Operation] | None:
-    """An order in which every value is in x or y from its making to its last use, and the result ends in x."""
+def _order(
+    result: Stream, operations: list[Operation], leaves: list[Stream], config: NpuConfig
+) -> list[Operation] | None:
+    """An order in which every value is in x or y from its making to its last use, and the result ends in x.
+
+    After a reduction only its result is left; FSUM comes early enough for the column that has it.
+    """
     users: dict[int, set[int]] = {}
-    for number, stream in enumerate(operations):
-        for operand in streams(stream.operands):
+    for number, operation in enumerate(operations):
+        for operand in streams(operation.lane.operands):
             users.setdefault(id(operand), set()).add(number)
     failed: set[tuple[int, int, frozenset[int]]] = set()
+
+    def allowed(number: int, done: frozenset[int]) -> bool:
+        stream, reduced = operations[number].stream, any(operations[n].stream.reduce for n in done)
+        late = stream.reduce is Reduce.FSUM and len(done) > (config.sum_column or 0)
+        return not late and (stream.of_row and not stream.reduce if reduced else True)
 
     def search(x: int, y: int, done: frozenset[int]) -> list[Operation] | None:
         if len(done) == len(operations):
@@ -142,20 +198,22 @@ def _order(result: Stream, operations: list[Stream], leaves: list[Stream]) -> li
         state = (x, y, done)
         if state in failed or len(failed) > SEARCH:
             return None
-        for number, stream in enumerate(operations):
-            needed = {id(each) for each in streams(stream.operands)}
-            if number in done or not needed <= {x, y}:
+        for number, operation in enumerate(operations):
+            needed = {id(each) for each in streams(operation.lane.operands)}
+            if number in done or not needed <= {x, y} or not allowed(number, done):
                 continue
             after = done | {number}
             live = {value for value in (x, y) if users.get(value, set()) - after}
+            if operation.stream.reduce and live:  # lanes that the last beat of a row lacks would miss it
+                continue
             for to_y in (False, True):
-                kept = (x, id(stream)) if to_y else (id(stream), y)
+                kept = (x, id(operation.stream)) if to_y else (id(operation.stream), y)
                 if not live <= set(kept):
                     continue
                 rest = search(*kept, after)
                 if rest is not None:
-                    sources = tuple(_source(each, x) for each in stream.operands)
-                    return [Operation(stream, sources, to_y), *rest]
+                    sources = tuple(_source(each, x) for each in operation.lane.operands)
+                    return [replace(operation, sources=sources, to_y=to_y), *rest]
         failed.add(state)
         return None
 
@@ -164,14 +222,17 @@ def _order(result: Stream, operations: list[Stream], leaves: list[Stream]) -> li
 
 def _source(operand: Stream | Constant, x: int) -> Source:
     if isinstance(operand, Constant):
-        return Source.MEM if operand.immediate is None else Source.IMM
+        return Source.IDX if operand.is_index else Source.MEM if operand.immediate is None else Source.IMM
     return Source.X if id(operand) == x else Source.Y
 
 
 def _spread(order: list[Operation], config: NpuConfig) -> list[Operation | None] | None:
-    """One column each; a column's memory holds one table or vector in a pass, so the next moves on."""
+    """One column each; a column's memory holds one table or vector in a pass, so the next moves on, and FSUM is in the
+    column that has it.
+    """
     taken: set[int] = set()
-    found: list[Operation | None] = []
+    sums = [number for number, operation in enumerate(order) if operation.stream.reduce is Reduce.FSUM]
+    found: list[Operation | None] = [None] * ((config.sum_column or 0) - sums[0]) if sums else []
     for operation in order:
         if Source.MEM in operation.sources:
             if len(taken) == config.columns:
@@ -188,17 +249,26 @@ def steps(each: Pass, config: NpuConfig, repeats: int) -> list[Step]:
     return [Step(op=DataflowOp.PASS) if o is None else _step(o, config, repeats) for o in each.operations]
 
 
-def _step(operation: Operation, config: NpuConfig, repeats: int) -> Step:
-    stream, lanes = operation.stream, config.vector_lanes
+def step_of(operation: Operation, *, vector: str | None = None) -> Step:
+    """The lane operation of a column; operand MEM is ``vector``, if that is given."""
+    lane, how = operation.lane, operation.stream.reduce
     sources = (*operation.sources, Source.X)[:2]
-    step = Step(op=stream.op, a=sources[0], b=sources[1], to_y=operation.to_y, sh=stream.sh)
-    for operand in stream.operands:
-        if not isinstance(operand, Constant):
-            continue
-        if operand.immediate is not None:
+    step = Step(op=lane.op, a=sources[0], b=sources[1], to_y=operation.to_y, sh=lane.sh, vector=vector)
+    if how:
+        step = replace(step, reduce=how, row=True, across=how is not Reduce.FSUM)
+    for operand in lane.operands:
+        if isinstance(operand, Constant) and not operand.is_index and operand.immediate is not None:
             step = replace(step, imm=operand.immediate)
-        elif operand.is_table:
-            index = MemIndex.X if sources[1] is Source.X else MemIndex.Y
+    return step
+
+
+def _step(operation: Operation, config: NpuConfig, repeats: int) -> Step:
+    step, lanes = step_of(operation), config.vector_lanes
+    for operand in operation.lane.operands:
+        if not isinstance(operand, Constant) or not operand.patterns.ndim:
+            continue
+        if operand.is_table:
+            index = MemIndex.X if step.b is Source.X else MemIndex.Y
             content = np.repeat(operand.patterns[:, None], lanes, axis=1)
             step = replace(step, table=content, index=index)
         else:

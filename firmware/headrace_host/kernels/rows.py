@@ -1,19 +1,16 @@
 """Passes over rows of tensors in the scratchpad: operators of several VECTOR commands, with records in between.
 
-A row is `elements` elements of one pixel; rows are the turns of one or two loops. Between passes a value of a row, or
-of a group of 32 elements, is a record of L equal lanes. Row lengths may be known only when the commands start.
+Rows are the turns of one or two loops. Row lengths may be known only when the commands start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 
 from headrace.config import NpuConfig
 from headrace.isa import DataflowOp, Dest, DType, Reduce
 from headrace.isa.assembler import patch
-from headrace_host.compiler.constants import Vectors
 from headrace_host.compiler.layout import View
 from headrace_host.compiler.packing import GROUP_CODES
 from headrace_host.compiler.programs import Step, place
@@ -21,6 +18,9 @@ from headrace_host.compiler.stream import Access, Space
 from headrace_host.compiler.vector_pass import Codes, Stream, emit_pass
 from headrace_host.errors import CompileError
 from headrace_host.kernels.image import KernelImage
+from headrace_host.kernels.row_kernels import row_kernel
+from headrace_host.kernels.row_passes import Place, RowKernel, RowPass, Unit
+from headrace_host.kernels.trace import Kernel
 
 SIZES = {DType.I8: 1, DType.KA: 1, DType.BF16: 2, DType.I16: 2, DType.B32: 4}
 """Bytes of an element; a KA element stands for a byte of its word."""
@@ -61,64 +61,9 @@ class Vector:
     access: Access
 
 
-class Unit(Enum):
-    """What a beat of a pass, or of a stream, steps through."""
-
-    element = "element"  # L elements of a row
-    group = "group"  # L elements of a group; groups are a loop of their own
-    each = "each"  # one value a group
-    values = "values"  # L values of groups, which lie beside each other
-    word = "word"  # one value a word of a group
-    row = "row"  # one value a row
-
-
-@dataclass(frozen=True)
-class Place:
-    """A stream of a pass: a tensor or record by ``name``, what its beats step through, its elements' type."""
-
-    name: str
-    unit: Unit
-    kind: DType | None = None
-
-
-@dataclass(frozen=True)
-class RowPass:
-    """One VECTOR command: its beats step through ``unit``; ``steps`` may contain a reduction to ``out.unit``.
-
-    ``vector`` names an input whose element is operand MEM of the ``indexed`` step, ``constants`` are vectors by name.
-    """
-
-    unit: Unit
-    steps: tuple[Step, ...]
-    x: Place
-    out: Place
-    y: Place | None = None
-    vector: str | None = None
-    constants: Vectors = field(default_factory=dict)
-
-    @property
-    def reduces(self) -> bool:
-        """Whether the beats of the innermost loop give one."""
-        return any(step.reduce for step in self.steps)
-
-
-@dataclass(frozen=True)
-class RowKernel:
-    """Passes in order; ``records`` are temporaries by name: (unit, type, other), units element, each, values or row.
-
-    The two streams of a pass are read fastest from different sub-banks: those with ``other`` lie in the other one than
-    the first input.
-    """
-
-    name: str
-    passes: tuple[RowPass, ...]
-    records: Mapping[str, tuple[Unit, DType, bool]]
-    results: tuple[str, ...]
-
-
 def emit_rows(
     image: KernelImage,
-    kernel: RowKernel,
+    kernel: Kernel | RowKernel,
     inputs: Mapping[str, RowTensor | Vector],
     results: Sequence[RowTensor],
     rows: tuple[int, ...],
@@ -126,7 +71,8 @@ def emit_rows(
     dynamic: DynamicRow | None = None,
 ) -> None:
     """Emit ``kernel`` over ``rows``, the turns of the row loops, of ``elements`` elements (at most, if ``dynamic``)."""
-    _Emission(image, kernel, dict(inputs), list(results), rows, elements, dynamic).emit()
+    placed = kernel if isinstance(kernel, RowKernel) else row_kernel(kernel, image.config)
+    _Emission(image, placed, dict(inputs), list(results), rows, elements, dynamic).emit()
 
 
 class _Emission:

@@ -7,8 +7,7 @@ the machine, with a margin as wide as shifts reach: rows above are pixels before
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +38,7 @@ ROW_BYTES = (1 << 16) - 1
 """Largest row that the fields of commands hold."""
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """Rows, pixels of a row and channels of a pixel."""
 
     rows: int
@@ -62,6 +60,8 @@ class Lowering:
     """Lowers a kernel for images of one shape."""
 
     def __init__(self, kernel: Kernel, config: NpuConfig, shape: Shape) -> None:
+        if kernel.works_on_rows:
+            raise CompileError(f"kernel '{kernel.name}' has values of rows or several results; run it with run_rows")
         self.kernel, self.config, self.shape = kernel, config, shape
         self.passes = passes(kernel, config)
         self._reach = reaches(kernel)

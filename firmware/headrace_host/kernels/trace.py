@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headrace.isa import DataflowOp, DType
+from headrace.isa import DataflowOp, DType, Reduce
 from headrace_host.errors import CompileError
 
 MAGNITUDE = 0x7FFFFFFF
@@ -24,11 +24,19 @@ MAGNITUDE = 0x7FFFFFFF
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """Operand that does not stream: one pattern, a vector of one pattern a channel, or a table of 256 patterns."""
+    """Operand that does not stream: one pattern, a vector of one pattern a channel, a table of 256 patterns, or the
+    number of the element in its row.
+    """
 
     patterns: NDArray[np.int32]
     is_float: bool
     is_table: bool = False
+    is_index: bool = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether elements of a row see different values of it."""
+        return self.is_index or self.patterns.ndim > 0
 
     @property
     def immediate(self) -> int | None:
@@ -38,7 +46,9 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """A value of 32 bits for every element: an input, another stream shifted, or the result of a lane operation."""
+    """A value of 32 bits for every element: an input, another stream shifted, or the result of a lane operation; with
+    ``of_row`` for every row. A reduction to it has one operand.
+    """
 
     is_float: bool
     op: DataflowOp = DataflowOp.PASS
@@ -46,6 +56,8 @@ class Stream:
     sh: int = 0
     shift: tuple[int, int] = (0, 0)
     name: str = ""
+    reduce: Reduce = Reduce.NONE
+    of_row: bool = False
 
     @property
     def is_input(self) -> bool:
@@ -55,7 +67,7 @@ class Stream:
     @property
     def bits(self) -> Stream:
         """The stream of the same patterns that an operation gives, not a cast."""
-        is_cast = self.op is DataflowOp.PASS and len(self.operands) == 1 and not self.is_shifted
+        is_cast = self.op is DataflowOp.PASS and len(self.operands) == 1 and not (self.is_shifted or self.reduce)
         return streams(self.operands)[0].bits if is_cast else self
 
     @property
@@ -146,11 +158,13 @@ class Stream:
     def _cast(self, is_float: bool) -> Stream:
         if self.is_float == is_float:
             return self
-        return Stream(is_float, DataflowOp.PASS, (self,))
+        return Stream(is_float, DataflowOp.PASS, (self,), of_row=self.of_row)
 
     def shifted(self, rows: int, columns: int = 0) -> Stream:
         """At every place the value ``rows`` below and ``columns`` to the right; outside an input there are zeros, or
         its border again, as the kernel says."""
+        if self.of_row:
+            raise _error("shifted", "takes a value of every element, not of a row")
         source = self.bits
         if source.is_shifted:
             rows, columns = rows + source.shift[0], columns + source.shift[1]
@@ -184,15 +198,29 @@ class Float32(Stream):
     """fp32 elements."""
 
 
+class RowInt32(Stream):
+    """One int32 value a row."""
+
+
+class RowFloat32(Stream):
+    """One fp32 value a row."""
+
+
 Operand = Stream | Constant | int | float
 ELEMENTS: dict[type[Stream], DType] = {
     I8: DType.I8, U8: DType.U8, I16: DType.I16, BF16: DType.BF16, Int32: DType.B32, Float32: DType.B32,
+    RowInt32: DType.B32, RowFloat32: DType.B32,
 }  # fmt: skip
 
 
 def is_float(element: type[Stream]) -> bool:
     """Whether elements of this type are fp32 on the machine."""
-    return element in (BF16, Float32)
+    return element in (BF16, Float32, RowFloat32)
+
+
+def is_of_row(element: type[Stream]) -> bool:
+    """Whether a row has one value of this type."""
+    return element in (RowInt32, RowFloat32)
 
 
 def channels(values: ArrayLike) -> Constant:
@@ -211,6 +239,28 @@ def table(values: ArrayLike, index: Stream) -> Stream:
     )
 
 
+def element_number() -> Constant:
+    """The number of the element in its row, from 0."""
+    return Constant(np.asarray(0, np.int32), False, is_index=True)
+
+
+def row_sum(a: Stream) -> Stream:
+    """Sum of a row; of fp32 in the machine's order: a pairwise tree in each aligned 32 elements, block b added to
+    partial b mod 8, a pairwise tree over these.
+    """
+    return _reduction("row_sum", Reduce.FSUM if a.is_float else Reduce.SUM, a)
+
+
+def row_max(a: Stream) -> Stream:
+    """Largest of a row."""
+    return _reduction("row_max", Reduce.FMAX if a.is_float else Reduce.MAX, a)
+
+
+def row_min(a: Stream) -> Stream:
+    """Smallest of a row."""
+    return _reduction("row_min", Reduce.FMIN if a.is_float else Reduce.MIN, a)
+
+
 def minimum(a: Stream, b: Operand) -> Stream:
     """The smaller."""
     return _typed("minimum", DataflowOp.IMIN, DataflowOp.FMIN, a, b)
@@ -224,7 +274,23 @@ def maximum(a: Stream, b: Operand) -> Stream:
 def unary(name: str, op: DataflowOp, a: Stream, *, wants_float: bool, gives_float: bool) -> Stream:
     """A lane operation on one operand."""
     _require_type(name, wants_float, a)
-    return Stream(gives_float, op, (a.bits,))
+    return Stream(gives_float, op, (a.bits,), of_row=a.of_row)
+
+
+def binary(name: str, op: DataflowOp, a: Operand, b: Operand, *, floats: bool, sh: int = 0) -> Stream:
+    """A lane operation on two operands."""
+    operands = (_operand(name, a, floats), _operand(name, b, floats))
+    return Stream(floats, op, operands, sh=sh, of_row=_of_row(operands))
+
+
+def _of_row(operands: Sequence[Stream | Constant]) -> bool:
+    return all(each.of_row if isinstance(each, Stream) else not each.differs for each in operands)
+
+
+def _reduction(name: str, how: Reduce, a: Stream) -> Stream:
+    if a.of_row:
+        raise _error(name, "takes a value of every element; this one is of a row already")
+    return Stream(a.is_float, DataflowOp.PASS, (a.bits,), reduce=how, of_row=True)
 
 
 def _constant(values: NDArray[typing.Any]) -> Constant:
@@ -252,11 +318,11 @@ def _require_type(name: str, floats: bool, value: Stream | Constant) -> None:
 
 def _typed(name: str, integer: DataflowOp, floating: DataflowOp, a: Operand, b: Operand) -> Stream:
     floats = next(value.is_float for value in (a, b) if isinstance(value, Stream))
-    return Stream(floats, floating if floats else integer, (_operand(name, a, floats), _operand(name, b, floats)))
+    return binary(name, floating if floats else integer, a, b, floats=floats)
 
 
 def _integers(name: str, op: DataflowOp, a: Operand, b: Operand, *, sh: int = 0) -> Stream:
-    return Stream(False, op, (_operand(name, a, False), _operand(name, b, False)), sh=sh)
+    return binary(name, op, a, b, floats=False, sh=sh)
 
 
 def _error(operation: str, what: str) -> CompileError:
@@ -266,43 +332,81 @@ def _error(operation: str, what: str) -> CompileError:
     return CompileError(f"{Path(line.filename).name}:{line.lineno}: '{operation}' {what}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kernel:
-    """A traced function: its inputs by name with their elements, and its result."""
+    """A traced function: its inputs and results by name with their elements."""
 
     name: str
     elements: dict[str, type[Stream]]
     inputs: tuple[Stream, ...]
-    result: Stream
-    result_element: type[Stream]
+    results: tuple[Stream, ...]
+    result_elements: dict[str, type[Stream]]
     repeats_border: bool = False
 
+    @property
+    def result(self) -> Stream:
+        """The only result, or the last."""
+        return self.results[-1]
 
-def kernel(result: type[Stream], *, border: str = "zero") -> Callable[[Callable[..., Stream]], Kernel]:
+    @property
+    def result_element(self) -> type[Stream]:
+        """Its elements."""
+        return list(self.result_elements.values())[-1]
+
+    @property
+    def works_on_rows(self) -> bool:
+        """Whether it has values of rows or several results, and so no shifts."""
+        every = [stream for result in self.results for stream in ordered(result)]
+        return len(self.results) > 1 or any(stream.of_row for stream in every)
+
+
+Traced = Stream | tuple[Stream, ...]
+
+
+def kernel(
+    result: type[Stream] | dict[str, type[Stream]], *, border: str = "zero", name: str = ""
+) -> Callable[[Callable[..., Traced]], Kernel]:
     """Decorator: trace a function whose arguments are annotated with element types (`U8`, `Float32`, ...).
 
-    ``result``: element type of the result; I8, U8 and I16 saturate, BF16 rounds. ``border``: what shifted reads find
-    outside an input, 'zero' or 'repeat'.
+    ``result``: element type of the result; I8, U8 and I16 saturate, BF16 rounds; of a function that returns several,
+    the types by name. ``border``: what shifted reads find outside an input, 'zero' or 'repeat'. ``name``: that of the
+    function, if none is given.
     """
     if border not in ("zero", "repeat"):
         raise CompileError(f"border '{border}' does not exist; choose zero or repeat")
+    wanted = result if isinstance(result, dict) else {"result": result}
 
-    def trace(function: Callable[..., Stream]) -> Kernel:
+    def trace(function: Callable[..., Traced]) -> Kernel:
         hints = typing.get_type_hints(function)
-        elements = {name: hints.get(name) for name in inspect.signature(function).parameters}
-        for name, element in elements.items():
+        title = name or function.__name__
+        elements = {n: hints.get(n) for n in inspect.signature(function).parameters}
+        for argument, element in elements.items():
             if element not in ELEMENTS:
                 names = ", ".join(e.__name__ for e in ELEMENTS)
-                raise CompileError(f"kernel '{function.__name__}': annotate argument '{name}' with one of {names}")
+                raise CompileError(f"kernel '{title}': annotate argument '{argument}' with one of {names}")
         known = typing.cast(dict[str, type[Stream]], elements)
-        inputs = tuple(Stream(is_float(element), name=name) for name, element in known.items())
+        inputs = tuple(Stream(is_float(element), name=n, of_row=is_of_row(element)) for n, element in known.items())
         value = function(*inputs)
-        if not isinstance(value, Stream) or value.is_float != is_float(result):
-            kind = "an fp32" if is_float(result) else "an int32"
-            raise CompileError(f"kernel '{function.__name__}' must return {kind} stream for {result.__name__}")
-        return Kernel(function.__name__, known, inputs, value.bits, result, border == "repeat")
+        values = value if isinstance(value, tuple) else (value,)
+        if len(values) != len(wanted):
+            raise CompileError(f"kernel '{title}' returns {len(values)} streams, {len(wanted)} are named")
+        for each, element in zip(values, wanted.values(), strict=True):
+            _check_result(title, each, element)
+        return Kernel(title, known, inputs, tuple(v.bits for v in values), wanted, border == "repeat")
 
     return trace
+
+
+def _check_result(title: str, value: object, element: type[Stream]) -> None:
+    if not isinstance(value, Stream) or value.is_float != is_float(element):
+        kind = "an fp32" if is_float(element) else "an int32"
+        raise CompileError(f"kernel '{title}' must return {kind} stream for {element.__name__}")
+    if value.of_row and not is_of_row(element):
+        raise CompileError(f"kernel '{title}': a value of a row is RowFloat32 or RowInt32, not {element.__name__}")
+    if is_of_row(element) and not value.of_row:
+        raise CompileError(
+            f"kernel '{title}': {element.__name__} is one value a row; reduce with row_sum, row_max, ..."
+        )
 
 
 def ordered(result: Stream) -> list[Stream]:

@@ -1,6 +1,8 @@
-"""What a transformer computes between matrix products, as passes over rows.
+"""What a transformer computes between matrix products, as operators over rows.
 
-Every step is fp32 arithmetic on bf16 or fp32 rows; sums are those of FSUM. up(x) is x rounded up to bf16.
+Every step is fp32 arithmetic on bf16 or fp32 rows; sums are those of FSUM. up(x) is x rounded up to bf16. Element types
+say what is fp32 and what an integer: where the operators are used, tensors have types of their own. Quantisation in
+groups of 32 is placed by hand: its values of groups are neither of elements nor of rows.
 """
 
 from __future__ import annotations
@@ -12,13 +14,25 @@ from numpy.typing import NDArray
 
 from headrace.isa import DataflowOp, DType, Reduce, Source
 from headrace_host.compiler.programs import Step
-from headrace_host.kernels.rows import Place, RowKernel, RowPass, Unit
+from headrace_host.kernels.functions import exp, recip, rsqrt, to_codes, up_to_bf16
+from headrace_host.kernels.row_passes import Place, RowKernel, RowPass, Unit
+from headrace_host.kernels.trace import (
+    BF16,
+    I8,
+    Float32,
+    Kernel,
+    RowFloat32,
+    Stream,
+    channels,
+    kernel,
+    maximum,
+    row_max,
+    row_sum,
+)  # fmt: skip
 
 _MAGNITUDE = 0x7FFFFFFF
 _FRACTION = 23
 """Fraction bits of fp32."""
-_EXP_SCALE = np.float32(np.float32(np.log2(np.e)) * np.float32(2048))
-"""EXP2 takes powers of two with 11 fraction bits."""
 _CLAMP = (-127 & 0xFFFF) | 127 << 16
 
 
@@ -28,15 +42,6 @@ def _pattern(value: float | np.float32) -> int:
 
 def _immediate(op: DataflowOp, value: float | np.float32) -> Step:
     return Step(op=op, b=Source.IMM, imm=_pattern(value))
-
-
-def _exponential(sign: float = 1.0) -> list[Step]:
-    """x = e^(sign x)."""
-    return [
-        _immediate(DataflowOp.FMUL, np.float32(sign) * _EXP_SCALE),
-        Step(op=DataflowOp.F2I),
-        Step(op=DataflowOp.EXP2),
-    ]
 
 
 def _round_up(a: Source) -> list[Step]:
@@ -54,119 +59,65 @@ def _largest(*, row: bool) -> Step:
     return Step(op=DataflowOp.IAND, b=Source.IMM, imm=_MAGNITUDE, reduce=Reduce.MAX, across=True, row=row)
 
 
-def _elementwise(name: str, steps: list[Step], x: Place, y: Place | None = None) -> RowKernel:
-    passes = (RowPass(Unit.element, tuple(steps), x, Place("out", Unit.element), y),)
-    return RowKernel(name, passes, {}, ("out",))
-
-
-@cache
-def add() -> RowKernel:
+@kernel(result=BF16)
+def add(a: BF16, b: BF16) -> Stream:
     """out = a + b."""
-    steps = [Step(op=DataflowOp.FADD, b=Source.Y)]
-    return _elementwise("add", steps, Place("a", Unit.element), Place("b", Unit.element))
+    return a + b
 
 
-@cache
-def copy() -> RowKernel:
+@kernel(result=BF16)
+def copy(x: BF16) -> Stream:
     """out = x."""
-    return _elementwise("copy", [Step(op=DataflowOp.PASS)], Place("x", Unit.element))
+    return x
 
 
-@cache
-def embed() -> RowKernel:
+@kernel(result=BF16)
+def embed(codes: I8, scale: RowFloat32) -> Stream:
     """out = codes * scale of the row."""
-    steps = [Step(op=DataflowOp.I2F), Step(op=DataflowOp.FMUL, b=Source.Y)]
-    return _elementwise("embed", steps, Place("codes", Unit.element), Place("scale", Unit.row))
+    return codes.to_float() * scale
 
 
-def rms_norm(weights: NDArray[np.float32], epsilon: float) -> RowKernel:
-    """x / sqrt(mean of x^2 + epsilon) * weights."""
-    root = (
-        Step(op=DataflowOp.FMUL, reduce=Reduce.FSUM, row=True),
-        _immediate(DataflowOp.FMUL, np.float32(1 / len(weights))),
-        _immediate(DataflowOp.FADD, epsilon),
-        Step(op=DataflowOp.FRSQ),
-    )
-    scaled = (
-        Step(op=DataflowOp.FMUL, b=Source.Y),
-        Step(op=DataflowOp.FMUL, b=Source.MEM, vector="weights"),
-    )
-    x, record = Place("x", Unit.element), Place("root", Unit.row)
-    passes = (
-        RowPass(Unit.element, root, x, record),
-        RowPass(
-            Unit.element, scaled, x, Place("out", Unit.element), record,
-            constants={"weights": weights.astype(np.float32)},
-        ),
-    )  # fmt: skip
-    return RowKernel("RMS norm", passes, {"root": (Unit.row, DType.B32, True)}, ("out",))
+def rms_norm(weights: NDArray[np.float32], epsilon: float) -> Kernel:
+    """x / sqrt(mean of x^2 + epsilon) * weights (Zhang and Sennrich 2019, "Root mean square layer normalization")."""
+
+    @kernel(result=BF16, name="RMS norm")
+    def norm(x: BF16) -> Stream:
+        root = rsqrt(row_sum(x * x) * (1 / len(weights)) + epsilon, steps=0)
+        return x * root * channels(weights.astype(np.float32))
+
+    return norm
 
 
-@cache
-def silu_product() -> RowKernel:
+@kernel(result=BF16, name="SiLU gate")
+def silu_product(gate: BF16, up: BF16) -> Stream:
     """silu(gate) * up = (gate * up) / (1 + e^-gate)."""
-    gate, product = Place("gate", Unit.element), Place("product", Unit.element)
-    sigmoid = (
-        *_exponential(-1.0),
-        _immediate(DataflowOp.FADD, 1.0),
-        Step(op=DataflowOp.FRCP),
-        Step(op=DataflowOp.FMUL, b=Source.Y),
-    )
-    passes = (
-        RowPass(Unit.element, (Step(op=DataflowOp.FMUL, b=Source.Y),), gate, product, Place("up", Unit.element)),
-        RowPass(Unit.element, sigmoid, gate, Place("out", Unit.element), product),
-    )
-    return RowKernel("SiLU gate", passes, {"product": (Unit.element, DType.B32, False)}, ("out",))
+    return recip(exp(gate, factor=-1.0) + 1.0, steps=0) * (gate * up)
+
+
+@kernel(result={"p": Float32, "inverse": RowFloat32}, name="softmax")
+def softmax_rows(x: BF16) -> tuple[Stream, Stream]:
+    """p = e^(x - largest x), and the reciprocal of the sum of p."""
+    p = exp(x - row_max(x))
+    return p, recip(row_sum(p), steps=0)
 
 
 @cache
-def softmax_rows() -> RowKernel:
-    """p = e^(x - largest x) as stored, and the reciprocal of the sum of what is stored."""
-    x, p, largest = Place("x", Unit.element), Place("p", Unit.element), Place("largest", Unit.row)
-    passes = (
-        RowPass(Unit.element, (Step(op=DataflowOp.PASS, reduce=Reduce.FMAX, across=True, row=True),), x, largest),
-        RowPass(Unit.element, (Step(op=DataflowOp.FSUB, b=Source.Y), *_exponential()), x, p, largest),
-        RowPass(
-            Unit.element,
-            (Step(op=DataflowOp.PASS, reduce=Reduce.FSUM, row=True), Step(op=DataflowOp.FRCP)),
-            p,
-            Place("inverse", Unit.row),
-        ),
-    )
-    return RowKernel("softmax", passes, {"largest": (Unit.row, DType.B32, False)}, ("p", "inverse"))
-
-
-def mixing_scale(factor: int) -> RowKernel:
+def mixing_scale(factor: int) -> Kernel:
     """out = scale * inverse / factor, a power of two, one value a row."""
-    steps = (Step(op=DataflowOp.FMUL, b=Source.Y), _immediate(DataflowOp.FMUL, 1 / factor))
-    passes = (RowPass(Unit.row, steps, Place("scale", Unit.row), Place("out", Unit.row), Place("inverse", Unit.row)),)
-    return RowKernel("mixing scale", passes, {}, ("out",))
+
+    @kernel(result=RowFloat32, name="mixing scale")
+    def mixed(scale: RowFloat32, inverse: RowFloat32) -> Stream:
+        return scale * inverse * (1 / factor)
+
+    return mixed
 
 
-@cache
-def quantise_rows() -> RowKernel:
+@kernel(result={"scale": RowFloat32, "codes": I8}, name="quantise")
+def quantise_rows(x: BF16) -> tuple[Stream, Stream]:
     """scale = up(max(largest |x|, 1e-12) / 127), codes = x / scale to nearest, -127..127."""
-    scale = Place("scale", Unit.row)
-    passes = (
-        RowPass(
-            Unit.element,
-            (_largest(row=True), _immediate(DataflowOp.FMAX, 1e-12), *_round_up(Source.X)),
-            Place("x", Unit.element),
-            scale,
-        ),
-        RowPass(
-            Unit.element,
-            (
-                Step(op=DataflowOp.FRCP, a=Source.Y, to_y=True),
-                Step(op=DataflowOp.FMUL, b=Source.Y),
-                Step(op=DataflowOp.F2IC, b=Source.IMM, imm=_CLAMP),
-            ),
-            Place("x", Unit.element),
-            Place("codes", Unit.element),
-            scale,
-        ),
-    )
-    return RowKernel("quantise", passes, {}, ("codes", "scale"))
+    largest = row_max(abs(x).as_int()).as_float()  # magnitudes order as integers
+    scale = up_to_bf16(maximum(largest, 1e-12) * (1 / 127))
+    return scale, to_codes(x * recip(scale, steps=0), -127, 127)
 
 
 @cache

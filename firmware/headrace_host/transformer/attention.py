@@ -20,7 +20,9 @@ from headrace_host.compiler.tiling import cut_tiles
 from headrace_host.compiler.vector_pass import Stream, emit_pass
 from headrace_host.kernels.image import KernelImage
 from headrace_host.kernels.linear import UNIT_FACTOR, row_geometry, tile_fields
-from headrace_host.kernels.rows import DynamicRow, RowKernel, RowTensor, Vector, emit_rows
+from headrace_host.kernels.row_passes import RowKernel
+from headrace_host.kernels.rows import DynamicRow, RowTensor, Vector, emit_rows
+from headrace_host.kernels.trace import Kernel
 from headrace_host.kernels.transformer import copy, mixing_scale, quantise_probabilities, quantise_rows, softmax_rows
 from headrace_host.transformer.cache import Cache
 from headrace_host.transformer.positions import Register
@@ -121,8 +123,8 @@ class Attention:
         codes = self._arena.new(f"{what} codes", tokens * heads, width, DType.I8, bank=bank)
         scales = self._arena.record(f"{what} scales", tokens * heads)
         steps = ((heads, 0), (1, 0)) if by_token else ((1, 0), (tokens, 0))
-        results = [RowTensor(view=t.view, kind=t.kind, steps=steps) for t in (codes, scales)]
-        self._rows_kernel(quantise_rows(), {"x": source}, results, (tokens, heads), width)
+        results = [RowTensor(view=t.view, kind=t.kind, steps=steps) for t in (scales, codes)]
+        self._rows_kernel(quantise_rows, {"x": source}, results, (tokens, heads), width)
         return codes, scales
 
     def stream(self) -> None:
@@ -257,7 +259,7 @@ class Attention:
         scores = RowTensor(view=group.scores.view, kind=DType.BF16, steps=((1, 0),))
         sums = arena.record("reciprocal sums", rows)
         record = RowTensor(view=sums.view, kind=DType.B32, steps=((1, 0),))
-        self._rows_kernel(softmax_rows(), {"x": scores}, [scores, record], (rows,), self._keys, DYNAMIC)
+        self._rows_kernel(softmax_rows, {"x": scores}, [scores, record], (rows,), self._keys, DYNAMIC)
         codes = arena.new("probability codes", rows, self._keys, DType.I8, bank=OPERANDS)
         scales = arena.record("probability scales", rows)
         steps = ((1, 0),)
@@ -291,12 +293,12 @@ class Attention:
             channel=2 * at.head * shared * width,
             steps=((1, 0), (0, 2 * width)),
         )
-        self._rows_kernel(copy(), {"x": source}, [target], (tokens, shared), width)
+        self._rows_kernel(copy, {"x": source}, [target], (tokens, shared), width)
         self._arena.free(mixed)
 
     def _rows_kernel(
         self,
-        kernel: RowKernel,
+        kernel: Kernel | RowKernel,
         inputs: Mapping[str, RowTensor | Vector],
         results: Sequence[RowTensor],
         rows: tuple[int, ...],

@@ -69,9 +69,7 @@ class FeedForward:
             gate, up = (RowTensor(view=part.view, kind=DType.BF16, steps=((1, 0),)) for part in parts)
             out = RowTensor(view=hidden.view, kind=DType.BF16, channel=2 * first * config.cols, steps=((1, 0),))
             elements = min(tiles * config.cols, self._gate.outputs - first * config.cols)
-            emit_rows(
-                self._image, silu_product(), {"gate": gate, "up": up}, [out], rows=(self._rows,), elements=elements
-            )
+            emit_rows(self._image, silu_product, {"gate": gate, "up": up}, [out], rows=(self._rows,), elements=elements)
             self._quantiser.measure(hidden, groups, self._rows, first * config.cols, elements)
         arena.free(*(part for pair in pairs for part in pair))
         return hidden, groups

@@ -46,7 +46,7 @@ class Residual:
         """Add ``rows`` to the rows from ``first`` on; this takes ``rows`` over."""
         old = self.read(first, count)
         x, y = (RowTensor(view=t.view, kind=DType.BF16, steps=STEP) for t in (rows, old))
-        emit_rows(self._image, add(), {"a": x, "b": y}, [x], rows=(count,), elements=self._width)
+        emit_rows(self._image, add, {"a": x, "b": y}, [x], rows=(count,), elements=self._width)
         if self._keep:
             self._held = rows
             self._arena.free(old)

@@ -157,7 +157,7 @@ class TextMachine:
             "scale": RowTensor(view=s.view, kind=DType.B32, steps=STEP),
         }
         results = [RowTensor(view=out.view, kind=DType.BF16, steps=STEP)]
-        emit_rows(image, embed(), inputs, results, rows=(tokens,), elements=width)
+        emit_rows(image, embed, inputs, results, rows=(tokens,), elements=width)
         arena.free(x, s)
         return out
 
