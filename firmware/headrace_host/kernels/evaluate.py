@@ -132,7 +132,8 @@ def _lane(op: DataflowOp, a: Patterns, b: Patterns, sh: int) -> Patterns:
         DataflowOp.IMUL: lambda: a * b,
         DataflowOp.IMIN: lambda: np.minimum(a, b),
         DataflowOp.IMAX: lambda: np.maximum(a, b),
-        DataflowOp.ISHR: lambda: a >> np.int32(sh),
+        DataflowOp.ISHR: lambda: ((a.astype(np.int64) + b) >> sh).astype(np.uint32).view(np.int32),
+        DataflowOp.IDIVR: lambda: np.sign(a) * ((np.abs(a.astype(np.int64)) * b + (1 << sh >> 1)) >> sh),
         DataflowOp.IAND: lambda: a & b,
         DataflowOp.IOR: lambda: a | b,
         DataflowOp.IXOR: lambda: a ^ b,
@@ -140,7 +141,7 @@ def _lane(op: DataflowOp, a: Patterns, b: Patterns, sh: int) -> Patterns:
         DataflowOp.ILT: lambda: -(a < b).astype(np.int32),
         DataflowOp.FLT: lambda: -(_float(a) < _float(b)).astype(np.int32),
         DataflowOp.F2I: lambda: _to_int(_float(a)),
-        DataflowOp.F2IC: lambda: np.clip(_to_int(_float(a)), b << np.int32(16) >> np.int32(16), b >> np.int32(16)),
+        DataflowOp.F2IC: lambda: _clamped(_to_int(_float(a)), b << np.int32(16) >> np.int32(16), b >> np.int32(16)),
     }
     floats: dict[DataflowOp, Any] = {
         DataflowOp.I2F: lambda: a.astype(np.float32),
@@ -169,6 +170,10 @@ def _least(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32
 def _to_int(a: NDArray[np.float32]) -> Patterns:
     rounded = np.rint(np.nan_to_num(a.astype(np.float64), nan=0.0))
     return np.clip(rounded, -(2.0**31), 2.0**31 - 1).astype(np.int64).astype(np.int32)
+
+
+def _clamped(a: Patterns, low: Patterns, high: Patterns) -> Patterns:
+    return np.where(a < low, low, np.where(a > high, high, a))
 
 
 def _line(tables: NDArray[np.float64], which: Any, fraction: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -15,16 +15,15 @@ from headrace_host.compiler.layout import View
 from headrace_host.compiler.packing import GROUP_CODES
 from headrace_host.compiler.programs import Step, place
 from headrace_host.compiler.stream import Access, Space
-from headrace_host.compiler.vector_pass import Codes, Stream, emit_pass
+from headrace_host.compiler.vector_pass import INT8, Codes, Stream, emit_pass
 from headrace_host.errors import CompileError
 from headrace_host.kernels.image import KernelImage
 from headrace_host.kernels.row_kernels import row_kernel
 from headrace_host.kernels.row_passes import Place, RowKernel, RowPass, Unit
 from headrace_host.kernels.trace import Kernel
 
-SIZES = {DType.I8: 1, DType.KA: 1, DType.BF16: 2, DType.I16: 2, DType.B32: 4}
+SIZES = {DType.I8: 1, DType.U8: 1, DType.KA: 1, DType.BF16: 2, DType.I16: 2, DType.B32: 4}
 """Bytes of an element; a KA element stands for a byte of its word."""
-SYMMETRIC = Codes(0, -127, 127)
 VECTOR_COLUMN = 5
 """Column in which a pass uses a `Vector`: one operation may come before those that follow it, two after."""
 
@@ -146,7 +145,7 @@ class _Emission:
         if each.unit is Unit.element and self._elements % config.vector_lanes:
             channels = self._elements
         loops |= self._patches(each)
-        codes = SYMMETRIC if out.kind is DType.I8 else Codes(0, -128, 127)
+        codes = Codes(0, 0, -1) if out.kind is DType.U8 else INT8
         emit_pass(
             memory, installed, loops, streams["x"], out, y=streams.get("y"), codes=codes, channels=channels, reads=reads
         )

@@ -34,7 +34,7 @@ class Lane(wiring.Component):
     `IDIVR`     sign(a) * ((|a| * b + 2**(shift - 1)) >> shift); |a| < 2**24, 0 <= b < 2**24, shift >= 1
     `I2F`       a as fp32
     `F2I`       fp32 a as an integer, halves to even, saturated to 32 bits, NaN to 0
-    `F2IC`      as F2I, then clamped to [b[0:16], b[16:32]], both signed
+    `F2IC`      as F2I, then b[0:16] where that is less, else b[16:32] where more, both signed
     `FADD`      a + b, `FSUB` a - b, `FMUL` a * b
     `FMIN`      smaller, `FMAX` larger of a and b, with -0 < +0; NaN if either is NaN
     `IAND`      a & b, `IOR` a | b, `IXOR` a ^ b

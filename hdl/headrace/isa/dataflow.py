@@ -29,7 +29,7 @@ class DataflowOp(IntEnum):
     IDIVR = 7  # sign(a) * ((|a| * b + 2^(sh-1)) >> sh), |a| < 2^24, 0 <= b < 2^24, sh >= 1: halves away from zero
     I2F = 8  # fp32(a)
     F2I = 9  # round half to even, saturated to int32, NaN gives 0
-    F2IC = 10  # round half to even, clamped to [b low half, b high half] (signed 16 bits each), NaN gives 0
+    F2IC = 10  # as F2I, then b's low half where that is less, else b's high half where more (signed 16 bits each)
     FADD = 11
     FSUB = 12
     FMUL = 13

@@ -25,8 +25,8 @@ def _divide_round(a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _clamped(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    low = (b << np.int32(16)) >> np.int32(16)
-    return np.minimum(np.maximum(fp.to_int(a), low), b >> np.int32(16))
+    value, low = fp.to_int(a), (b << np.int32(16)) >> np.int32(16)
+    return np.where(value < low, low, np.minimum(value, b >> np.int32(16)))
 
 
 def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:

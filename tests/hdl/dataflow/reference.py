@@ -143,7 +143,8 @@ def lane_op(op: DataflowOp, a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> 
             case DataflowOp.F2I:
                 out = _to_int(a)
             case DataflowOp.F2IC:
-                out = np.clip(_to_int(a), _half(b & 0xFFFF), _half(b >> 16))
+                value, low = _to_int(a), _half(b & 0xFFFF)
+                out = np.where(value < low, low, np.minimum(value, _half(b >> 16)))
             case DataflowOp.FADD:
                 return float_add(a, b)
             case DataflowOp.FSUB:

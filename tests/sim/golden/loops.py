@@ -277,7 +277,8 @@ def lane(op: DataflowOp, a: int, b: int, sh: int) -> int:
         case DataflowOp.F2I:
             out = to_int(floating(a))
         case DataflowOp.F2IC:
-            out = min(max(to_int(floating(a)), signed(b, 16)), signed(b >> 16, 16))
+            out, low = to_int(floating(a)), signed(b, 16)
+            out = low if out < low else min(out, signed(b >> 16, 16))
         case DataflowOp.IAND:
             out = a & b
         case DataflowOp.IOR:
