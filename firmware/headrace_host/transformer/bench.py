@@ -15,7 +15,8 @@ import numpy as np
 from rich.table import Table
 
 from headrace.config import NpuConfig, Precision
-from headrace.isa import BY_NAME, BY_OPCODE, COMMAND_BYTES, Command
+from headrace.isa import BY_NAME, COMMAND_BYTES
+from headrace.isa.assembler import decode, patched
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.device import Device, RunStats
 from headrace_host.errors import DeviceError
@@ -224,22 +225,14 @@ def _traffic(model: CompiledModel, scalars: dict[int, int]) -> dict[str, int]:
     for index in range(model.count):
         raw = model.ring[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES]
         beats["commands"] += COMMAND_BYTES // config.axi_bytes
-        command = BY_OPCODE[raw[0]]
-        f = _fields(command, int.from_bytes(raw, "little"), scalars)
+        command, values = decode(raw)
+        f = patched(command, values, scalars)
         if command.name == "WEIGHT":
             size = config.entry_beats + (config.scale_beats if f["scales"] else 0)
-            beats["keys and values" if f["patch0"] else "weights"] += f["entries"] * f["outer"] * f["repeat"] * size
+            beats["keys and values" if values["patch0"] else "weights"] += (
+                f["entries"] * f["outer"] * f["repeat"] * size
+            )
         elif command.name == "STORE" or (command.name == "LOAD" and not f["fill"]):
             kind = "stores" if command.name == "STORE" else "constants and tables" if f["dest"] else "tensors"
             beats[kind] += -(-f["n0"] // config.axi_bytes) * f["n1"] * f["n2"] * f["n3"]
     return beats
-
-
-def _fields(command: Command, bits: int, scalars: dict[int, int]) -> dict[str, int]:
-    """Fields of a command after its patches."""
-    for name in ("patch0", "patch1"):
-        value = bits >> command[name].offset & 0xFFFF
-        if value & 1:
-            shift, register, word = value >> 1 & 31, value >> 6 & 15, value >> 10 & 31
-            bits += scalars[register] << shift << (32 * word)
-    return {e.name: bits >> e.offset & ((1 << e.width) - 1) for e in command.fields}

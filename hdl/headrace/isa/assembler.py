@@ -11,13 +11,13 @@ Numbers are Python integers, values of enumerated fields may be names, tokens ar
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import SupportsInt
 
 from .commands import BY_NAME, BY_OPCODE
 from .fields import COMMAND_BYTES, Command, Field
 
-__all__ = ["Program", "decode", "default", "encode", "field_range", "patch"]
+__all__ = ["Program", "decode", "default", "encode", "field_range", "patch", "patched"]
 
 _TOKEN_FIELDS = ("wait", "signal")
 _PATCH_FIELDS = ("patch0", "patch1")
@@ -81,6 +81,18 @@ def decode(raw: bytes) -> tuple[Command, dict[str, int]]:
     if word & ~command.defined_mask:
         raise ValueError(f"{command.name}: a reserved bit is set")
     return command, {f.name: _extract(word, f) for f in command.fields}
+
+
+def patched(command: Command, values: dict[str, int], scalars: Mapping[int, int]) -> dict[str, int]:
+    """Field values after the command's patches, which are then off; registers that `scalars` lacks are zero."""
+    bits = int.from_bytes(_encode(command, values), "little")
+    for patch_field in (command["patch0"], command["patch1"]):
+        value = values[patch_field.name]
+        if value & 1:
+            shift, register, at = value >> 1 & 31, value >> 6 & 15, 32 * (value >> 10 & 31)
+            word = (bits >> at) + (scalars.get(register, 0) << shift) & 0xFFFFFFFF
+            bits = bits & ~(0xFFFFFFFF << at) | word << at
+    return {f.name: _extract(bits, f) for f in command.fields} | {"patch0": 0, "patch1": 0}
 
 
 class Program:

@@ -1,15 +1,17 @@
 """Checks of whole command images: ring order must be a valid sequential execution that this machine can carry out.
 
-What depends on scalar registers (fields in a patched word) is left to the machine.
+What depends on scalar registers (fields in a patched word) is left to the machine, unless their values are given.
 """
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.config import NpuConfig
 
+from . import assembler
 from .assembler import Program
-from .commands import MAC, Dest
+from .commands import MAC, Dest, ScalarOp
 from .errors import Cause
 from .fields import Command, Engine
 from .rules import MAC_RULE_FIELDS, mac_entries, mac_rule
@@ -32,22 +34,25 @@ class Problem:
         return f"command {self.index}: {self.message}"
 
 
-def check(program: Program, config: NpuConfig) -> None:
+def check(program: Program, config: NpuConfig, scalars: Mapping[int, int] | None = None) -> None:
     """Raise ValueError with every problem of the image, if there are any."""
-    found = problems(program, config)
+    found = problems(program, config, scalars)
     if found:
         raise ValueError("\n".join(map(str, found)))
 
 
-def problems(program: Program, config: NpuConfig) -> list[Problem]:
+def problems(program: Program, config: NpuConfig, scalars: Mapping[int, int] | None = None) -> list[Problem]:
     """Every problem of an image, in ring order. The image starts with no tokens, an empty ring and free accumulators.
+
+    `scalars` are the registers at its start (those that are missing are zero); without them what patched words decide
+    is not checked, which includes the ring once a WEIGHT or MAC command has any.
 
     Checked: field limits and the rules between fields; tokens are produced before they are consumed, do not overflow,
     have one producing and one consuming engine, and none is left over; every MAC is followed by the EPILOGUE of its
     shape; weight entries are there, have the MAC's tag, fit the ring where they must stay in it, none is left over, and
     WEIGHT commands do not fill their queue before the MAC that makes room for them.
     """
-    checker = _Checker(config)
+    checker = _Checker(config, scalars)
     for index, (command, values) in enumerate(program):
         checker.index = index
         checker.command(command, values)
@@ -57,7 +62,9 @@ def problems(program: Program, config: NpuConfig) -> list[Problem]:
 
 
 class _Checker:
-    def __init__(self, config: NpuConfig) -> None:
+    def __init__(self, config: NpuConfig, scalars: Mapping[int, int] | None) -> None:
+        self._scalars = None if scalars is None else dict(scalars)
+        self._ring_known = True
         self.index = 0
         self.found: list[Problem] = []
         self._config = config
@@ -78,8 +85,16 @@ class _Checker:
 
     def command(self, command: Command, values: dict[str, int]) -> None:
         self._wait(command, values)
+        for name in ("patch0", "patch1"):
+            self._patch(f"{command.name}.{name}", values[name])
+        if self._scalars is not None:
+            values = assembler.patched(command, values, self._scalars)
+            if command.name == "SCALAR":
+                source = self._scalars.get(values["src"], 0) if values["op"] == ScalarOp.ADD else 0
+                self._scalars[values["dst"]] = (source + values["imm"]) & 0xFFFFFFFF
         self._fields(command, values)
         patched = _patched_words(values)
+        self._ring_known &= not (patched and command.name in ("WEIGHT", "MAC"))
         known = not any(f.offset // 32 in patched for f in command.fields if f.offset // 32 >= PAYLOAD_WORD)
         rules = {"LOAD": self._load, "WEIGHT": self._weight, "MAC": self._mac_command, "EPILOGUE": self._epilogue}
         rules["VECTOR"] = self._vector
@@ -92,12 +107,10 @@ class _Checker:
             self._require(not self._tokens[token], f"token {token} is left with a count of {self._tokens[token]}")
         self._require(self._mac is None, "the last MAC has no EPILOGUE")
         left = sum(entries for _, entries in self._weights)
-        self._require(not left, f"{left} weight entries are left in the ring")
+        self._require(not (left and self._ring_known), f"{left} weight entries are left in the ring")
 
     def _fields(self, command: Command, values: dict[str, int]) -> None:
         patched = _patched_words(values)
-        for name in ("patch0", "patch1"):
-            self._patch(f"{command.name}.{name}", values[name])
         for f in command.fields:
             low, high = f.limits(self._config)
             if f.offset // 32 not in patched and not low <= values[f.name] <= high:
@@ -138,6 +151,8 @@ class _Checker:
     def _weight(self, values: dict[str, int]) -> None:
         self._require(values["ddr"] % self._config.axi_bytes == 0, "WEIGHT.ddr is not aligned to a beat")
         self._require(values["step"] % self._config.axi_bytes == 0, "WEIGHT.step is not a multiple of a beat")
+        if not self._ring_known:
+            return
         entries = values["entries"] * values["outer"] * values["repeat"]
         self._weights.append((values["tag"], entries))
         self._streamed.append(self._streamed[-1] + entries)
@@ -158,6 +173,8 @@ class _Checker:
             self._require(values["cw"] == 1 and values["dil_x"] == 1, "MAC.fold needs cw = 1 and dil_x = 1")
         groups = (values["m_tiles"] - 1) * values["t_count"] + values["t_last"]
         self._require(groups * config.rows >= values["m_count"], "MAC: the tiles do not cover m_count")
+        if not self._ring_known:
+            return
         entries = mac_entries(config, values)
         resident = entries * (values["n_tiles"] if values["hold"] else 1 if values["replay"] else 0)
         if resident > config.ring_entries:

@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from headrace.config import machine
+from headrace.isa.assembler import Program
+from headrace.isa.check import check
 from headrace_host.models.gguf.importer import load_gguf
 from headrace_host.transformer.runner import TextRunner
 from headrace_host.transformer.text import TextMachine
@@ -50,3 +52,15 @@ def test_on_the_hardware(architecture: str, tmp_path: Path, emulation: ModuleTyp
     text = TextMachine(model, machine("base"), CONTEXT, tuple(range(model.dimensions.layers)))
     expected = emulation.Emulation(model).logits(TOKENS[:18])
     np.testing.assert_array_equal(run(text, [16, 1, 1], "rtl"), expected)
+
+
+@pytest.mark.parametrize(("tokens", "positions"), [(1, range(CONTEXT)), (16, range(0, CONTEXT, 16))], ids=["1", "16"])
+def test_images_are_valid_at_every_position(tokens: int, positions: range, tmp_path: Path, files: ModuleType) -> None:
+    """One image serves all positions: tokens, ring entries and limits hold whatever the registers say."""
+    model, config = load_gguf(files.small(tmp_path, "llama")), machine("base")
+    text = TextMachine(model, config, CONTEXT, tuple(range(model.dimensions.layers)))
+    for compiled in text.build(tokens).models:
+        program = Program.from_image(compiled.ring)
+        check(program, config)
+        for position in positions:
+            check(program, config, text.scalars(position, tokens))

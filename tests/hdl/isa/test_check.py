@@ -6,7 +6,7 @@ import pytest
 
 from headrace.config import machine
 from headrace.isa.assembler import Program
-from headrace.isa.check import check, problems
+from headrace.isa.check import Problem, check, problems
 
 CONFIG = machine("tiny")  # R = C = 2, K = 2, T = 4, ring of 64 entries
 
@@ -117,3 +117,19 @@ def test_patched_fields_are_left_to_the_machine() -> None:
 def test_a_patched_field_of_a_rule_is_left_to_the_machine(patch: str) -> None:
     program = Program.from_text(f"WEIGHT entries=1\nMAC scales=1 fold=1{patch}\nEPILOGUE\n")
     assert (problems(program, CONFIG) == []) == ("scales" in patch)
+
+
+DYNAMIC = """
+SCALAR dst=4 op=ADD src=3 imm=1
+WEIGHT entries=1 tag=7 patch0=s4@entries
+MAC cw=1 tag=7 patch0=s3@cw
+EPILOGUE
+"""
+
+
+def test_the_ring_is_counted_when_scalars_are_known() -> None:
+    """A tile of cw words takes as many entries on this machine; both counts come from scalar registers."""
+    program = Program.from_text(DYNAMIC)
+    check(program, CONFIG)
+    assert problems(program, CONFIG, {3: 4}) == [Problem(4, "1 weight entries are left in the ring")]
+    check(Program.from_text(DYNAMIC.replace("imm=1", "imm=0")), CONFIG, {3: 4})
