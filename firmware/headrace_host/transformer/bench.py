@@ -7,7 +7,8 @@ machine bit for bit: the rows and all of DDR that the machine may write.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from headrace_host.transformer.text import TextMachine
 IDLE = {
     "BUS_IDLE_RING": "bus idle: the ring is full, the MAC array waits for the dataflow array",
     "BUS_IDLE_WEIGHT": "bus idle: no weights asked for (tokens, commands)",
-    "BUS_IDLE_MEMORY": "bus idle: memory latency",
+    "BUS_IDLE_MEMORY": "bus idle: memory is late, or busy with beats written earlier",
 }
 WAITS = {
     "MAC_WAIT_WEIGHT": "MAC array waits for weights",
@@ -66,6 +67,9 @@ class LayerCost:
     attention_macs: int
     linear_cycles: int
     traffic: dict[str, int] = field(default_factory=dict)
+    """Beats by kind."""
+    gaps: dict[str, int] = field(default_factory=dict)
+    """Cycles in which the MAC array had no command, by the part of the layer whose product came next."""
 
     @property
     def cycles(self) -> int:
@@ -106,7 +110,8 @@ class LayerCost:
             ]
         found = [("MAC array computes", self.counters["MAC_ACTIVE"])]
         found += [(text, self.counters[name]) for name, text in WAITS.items()]
-        return [*found, ("MAC array has no command", self.cycles - sum(count for _, count in found))]
+        found += [(f"MAC array has no command before: {part}", count) for part, count in self.gaps.items() if count]
+        return [*found, ("MAC commands begin and end", self.cycles - sum(count for _, count in found))]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -127,12 +132,10 @@ class LayerCost:
 
     def table(self) -> Table:
         """Where the cycles went."""
-        title = (
-            f"{self.case.name} on {self.config.name}: {self.cycles:,} cycles, bus {self.bus:.1%}, "
-            f"MAC array {self.array:.1%} of its peak, linear products {self.linear:.1%} of it"
-        )
-        table = Table("where cycles went", "cycles", "share", title=title)
-        for what, count in self.losses():
+        title = f"{self.case.name} on {self.config.name}: {self.cycles:,} cycles"
+        caption = f"bus {self.bus:.1%}; MAC array {self.array:.1%} of its peak, linear products {self.linear:.2%} of it"
+        table = Table("where cycles went", "cycles", "share", title=title, caption=caption)
+        for what, count in (loss for loss in self.losses() if loss[1]):
             table.add_row(what, f"{count:,}", f"{count / self.cycles:.2%}")
         table.add_section()
         table.add_row("total", f"{sum(count for _, count in self.losses()):,}", "100.00%")
@@ -155,12 +158,15 @@ def measure(
         runs.append(_run(text, case, backend))
     compiled, stats, scalars = runs[-1]
     counters, traffic, linear_cycles = dict(stats.counters), _traffic(compiled, scalars), _linear(compiled, stats)
+    gaps = _gaps(compiled, stats)
     if case.steady:
         compiled, stats, scalars = runs[0]
         counters = {name: value - stats.counters[name] for name, value in counters.items()}
         linear_cycles -= _linear(compiled, stats)
         before = _traffic(compiled, scalars)
         traffic = {name: value - before[name] for name, value in traffic.items()}
+        fewer = _gaps(compiled, stats)
+        gaps = {part: count - fewer[part] for part, count in gaps.items()}
     d = model.dimensions
     seen = sum(case.position + 1 + t for t in range(case.tokens))
     linear = sum(p.weights.shape[0] * p.weights.shape[1] for p in model.layers[0].projections)
@@ -172,6 +178,7 @@ def measure(
         attention_macs=2 * d.heads * d.head_width * seen,
         linear_cycles=linear_cycles,
         traffic=traffic,
+        gaps=gaps,
     )
 
 
@@ -200,17 +207,35 @@ def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledMode
     return device.image(case.tokens).models[-1], device.stats, text.scalars(case.position, case.tokens)
 
 
-def _linear(model: CompiledModel, stats: RunStats) -> int:
-    """Cycles in which MAC commands with 4-bit weights ran, each from the end of the one before."""
-    cycles = end = 0
+def _products(model: CompiledModel, stats: RunStats) -> Iterator[tuple[int, int, int]]:
+    """(command, cycles without a MAC command before it, cycles of its own) of each MAC command in order."""
+    end = 0
     for span in sorted(stats.spans, key=lambda span: span.end):
-        raw = model.ring[span.index * COMMAND_BYTES : (span.index + 1) * COMMAND_BYTES]
-        if raw[0] == MAC.opcode:
-            bits = int.from_bytes(raw, "little")
-            if bits >> MAC["mode"].offset & ((1 << MAC["mode"].width) - 1) == Precision.A8W4:
-                cycles += span.end - max(span.begin, end)
+        if model.ring[span.index * COMMAND_BYTES] == MAC.opcode:
+            begin = max(span.begin, end)
+            yield span.index, begin - end, span.end - begin
             end = span.end
+
+
+def _linear(model: CompiledModel, stats: RunStats) -> int:
+    """Cycles in which MAC commands with 4-bit weights ran."""
+    cycles = 0
+    for index, _, own in _products(model, stats):
+        _, values = decode(model.ring[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES])
+        cycles += own if values["mode"] == Precision.A8W4 else 0
     return cycles
+
+
+def _gaps(model: CompiledModel, stats: RunStats) -> dict[str, int]:
+    """Cycles without a MAC command by the part of a layer that the next one belongs to; after the last: the tail."""
+    parts = {index: layer.name for layer in model.layers for index in layer.commands}
+    found: dict[str, int] = {}
+    total = 0
+    for index, gap, own in _products(model, stats):
+        part = re.sub(r"^layer \d+ ", "", parts[index])
+        found[part] = found.get(part, 0) + gap
+        total += gap + own
+    return found | {"the end": stats.counters["CYCLES"] - total} if found else found
 
 
 def _area(device: Device, text: TextMachine) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from typer.testing import CliRunner
 
 from headrace.config import machine
@@ -123,6 +124,15 @@ def test_examples(name: str) -> None:
     picture, signals = inputs(sobel, (13, 11, 1), 2), inputs(fir, (40, 5), 3)
     assert bits(run(sobel, picture, machine(name))) == bits(expected(sobel, picture))
     assert bits(run(fir, signals, machine(name))) == bits(expected(fir, signals))
+
+
+def test_pictures_of_the_readme_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python examples/pictures.py docs/images` makes them again."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    made = runpy.run_path(str(EXAMPLES / "pictures.py"))["pictures"]("golden")
+    for name, image in made.items():
+        with Image.open(EXAMPLES.parent / "docs" / "images" / name) as kept:
+            np.testing.assert_array_equal(np.asarray(kept), np.asarray(image), name)
 
 
 def test_sobel_is_the_textbook_filter() -> None:

@@ -420,12 +420,17 @@ def test_vector_rows(config):
     run(bench)
 
 
-@EVERY
-@pytest.mark.parametrize("depthwise", [0, 1])
+@pytest.mark.parametrize(
+    ("config", "depthwise"),
+    [
+        pytest.param(config, depthwise, id=f"{config.name}-{depthwise}", marks=[pytest.mark.regress] * (config != ODD))
+        for config in (ODD, ONE, THIN, WIDE)
+        for depthwise in (0, 1)
+        if not depthwise or config.halves in (1, 2)
+    ],
+)
 def test_epilogue_rows(config, depthwise):
     """Pixels (and halves) of tiles are rows; what a reduction emits goes where the row's last beat would."""
-    if depthwise and config.halves not in (1, 2):
-        pytest.skip("words and tiles do not match")
     rng = np.random.default_rng(14)
     bench = Bench(config, stall=0.1)
     fill(bench)
