@@ -93,8 +93,15 @@ class _Emission:
         lanes = self._config.vector_lanes
         self._groups = -(-elements // GROUP_CODES)
         grouped = any(p.unit not in (Unit.element, Unit.row) for p in kernel.passes)
-        if grouped and (elements % GROUP_CODES or GROUP_CODES % lanes or GROUP_CODES % self._config.word_bytes):
+        self._beats_are_whole = GROUP_CODES % lanes == 0
+        """Whether the beats of groups hold nothing else, so that those of a row follow each other evenly."""
+        if grouped and elements % GROUP_CODES:
             raise CompileError(f"kernel '{kernel.name}': rows of {elements} elements are not groups of {GROUP_CODES}")
+        if grouped and GROUP_CODES % self._config.word_bytes:
+            raise CompileError(
+                f"kernel '{kernel.name}': a word of machine '{self._config.name}' is larger than a group of "
+                f"{GROUP_CODES}"
+            )
 
     def emit(self) -> None:
         count = 1
@@ -126,10 +133,14 @@ class _Emission:
 
     def _emit_pass(self, each: RowPass) -> None:
         memory, config = self._image.memory, self._config
-        program = place(config, _aligned(each.steps, config))
+        steps = _aligned(each.steps, config)
+        program = place(config, steps)
         installed = self._image.constants.install(program, each.constants, memory.label)
         if installed.wraps:
-            raise CompileError(f"kernel '{self._kernel.name}': machine '{config.name}' has too few columns for a pass")
+            raise CompileError(
+                f"kernel '{self._kernel.name}': a pass needs {len(steps)} columns, machine "
+                f"'{config.name}' has {config.columns}; raise columns"
+            )
         reads = () if each.vector is None else self._load_vector(self._vectors[each.vector])
         counts = self._counts(each.unit)
         inner = len(counts)
@@ -144,6 +155,8 @@ class _Emission:
         channels = 1 if each.unit in (Unit.each, Unit.word) else 0
         if each.unit is Unit.element and self._elements % config.vector_lanes:
             channels = self._elements
+        if each.unit is Unit.group and not self._beats_are_whole:
+            channels = GROUP_CODES
         loops |= self._patches(each)
         codes = Codes(0, 0, -1) if out.kind is DType.U8 else INT8
         emit_pass(
@@ -155,7 +168,7 @@ class _Emission:
         lanes, word = self._config.vector_lanes, self._config.word_bytes
         return {
             Unit.element: (-(-self._elements // lanes),),
-            Unit.group: (GROUP_CODES // lanes, self._groups),
+            Unit.group: (-(-GROUP_CODES // lanes), self._groups),
             Unit.each: (self._groups,),
             Unit.values: (-(-self._groups // lanes),),
             Unit.word: (GROUP_CODES // word, self._groups),
@@ -193,7 +206,7 @@ class _Emission:
             counts = list(zip(self._counts(each.unit), steps))
             if each.reduces and each.unit is not Unit.each:
                 counts = counts[1:]
-            elif each.unit is Unit.group:  # groups follow each other
+            elif each.unit is Unit.group and self._beats_are_whole:
                 counts = [(counts[0][0] * counts[1][0], counts[0][1])]
             places = counts
         else:
@@ -255,7 +268,8 @@ class _Emission:
         source = "n1" if each.unit in (Unit.group, Unit.word) else "n0"
         found = {source: 1, "patch0": patch("VECTOR", source, register=register)}
         if each.unit is Unit.group and not each.reduces:
-            # The output loop over a row's beats is one, of all groups.
+            if not self._beats_are_whole:
+                return found | {"m1": 1, "patch1": patch("VECTOR", "m1", register=register)}
             return found | {"m0": 1, "patch1": patch("VECTOR", "m0", register=dynamic.beats)}
         if each.unit is Unit.word:
             return found | {"m1": 1, "patch1": patch("VECTOR", "m1", register=register)}
