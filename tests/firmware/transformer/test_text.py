@@ -64,3 +64,17 @@ def test_images_are_valid_at_every_position(tokens: int, positions: range, tmp_p
         check(program, config)
         for position in positions:
             check(program, config, text.scalars(position, tokens))
+
+
+@pytest.mark.regress
+def test_context_of_2048(tmp_path: Path, emulation: ModuleType, files: ModuleType) -> None:
+    """Every length to the end of the longest context, in chunks and then one by one."""
+    context, chunk = 2048, 64
+    model = load_gguf(files.small(tmp_path, "llama"))
+    text = TextMachine(model, machine("base"), context, tuple(range(model.dimensions.layers)))
+    runner = TextRunner(text, sizes=[chunk, 1])
+    tokens = np.random.default_rng(5).integers(0, model.dimensions.vocabulary, context).tolist()
+    starts = [(first, chunk) for first in range(0, context - chunk, chunk)]
+    starts += [(first, 1) for first in range(context - chunk, context)]
+    found = [runner.run(tokens[first : first + count], first) for first, count in starts]
+    np.testing.assert_array_equal(np.concatenate(found), emulation.Emulation(model).logits(tokens))
