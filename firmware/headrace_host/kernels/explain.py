@@ -102,8 +102,8 @@ def passes_json(lowering: Lowering | RowLowering) -> dict[str, Any]:
 
 
 def _read(lowering: Lowering | RowLowering, read: Read) -> str:
-    made = [n for n, each in enumerate(lowering.passes) if each.result is read.stream]
-    name = f"t{made[0]}" if made else read.stream.name
+    made = [each.output or f"t{n}" for n, each in enumerate(lowering.passes) if each.result is read.stream]
+    name = read.stream.name or made[0]
     down, right = read.shift
     return f"{name} {down:+d},{right:+d}" if down or right else name
 

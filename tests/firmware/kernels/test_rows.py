@@ -213,5 +213,6 @@ def test_command_explains(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     found = json.loads(target.read_text())
     assert found["beats"] == 2 * 10 * 8
+    assert [each["reads"] for each in found["passes"]] == [["x"], ["x", "largest"]]
     assert [each["result"] for each in found["passes"]] == ["largest: RowFloat32", "rest: Float32"]
     assert found["passes"][0]["operations"] == ["x = FMAX IAND x, 2147483647"]
