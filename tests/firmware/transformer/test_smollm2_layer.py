@@ -1,6 +1,8 @@
-"""Layer 0 of SmolLM2-135M with its own weights: the hardware equals the golden machine bit for bit."""
+"""SmolLM2-135M, its own weights: a layer on the hardware and the golden machine, the whole model on the latter."""
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -39,3 +41,16 @@ def test_prefill_and_decode_on_the_hardware(model: LanguageModel) -> None:
         assert rtl.device.read(0, text.area_bytes) == golden.device.read(0, text.area_bytes)
         position += count
     assert np.isfinite(expected).all() and expected.any()
+
+
+@pytest.mark.regress
+def test_the_whole_model_equals_emulation(model: LanguageModel, emulation: ModuleType) -> None:
+    """All 30 layers and the head: a prompt at once, then its answer token by token."""
+    text = TextMachine(model, machine("base"), CONTEXT, tuple(range(model.dimensions.layers)))
+    runner = TextRunner(text, sizes=[PROMPT, 1])
+    tokens = model.tokenizer.encode("The water that turns the wheel of a mill comes through a channel. " * 8)[:PROMPT]
+    logits = [runner.run(tokens, 0)]
+    for position in range(PROMPT, PROMPT + STEPS):
+        tokens.append(int(logits[-1][-1].argmax()))
+        logits.append(runner.run(tokens[-1:], position))
+    np.testing.assert_array_equal(np.concatenate(logits), emulation.Emulation(model).logits(tokens))
