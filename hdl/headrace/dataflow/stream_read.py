@@ -29,19 +29,20 @@ class StreamRead(wiring.Component):
     def __init__(self, *, banks: int, words: int, word_bytes: int, lanes: int) -> None:
         self._lanes, self._word_bytes = lanes, word_bytes
         self._shape = {"banks": banks, "words": words, "word_bytes": word_bytes}
-        self._word = word_layout(banks=banks, word_bytes=word_bytes, lanes=lanes, user=16)
+        self._word = word_layout(banks=banks, word_bytes=word_bytes, lanes=lanes, user=17)
         super().__init__(
             {
-                "i": In(stream.Signature(request_layout(lanes=lanes, user=16))),
+                "i": In(stream.Signature(request_layout(lanes=lanes, user=17))),
                 "port": Out(SpadRead(**self._shape)),
                 "o": Out(stream.Signature(vector_layout(lanes))),
+                "arrives": Out(data.StructLayout({"valid": 1, "marked": 1, "lane_0": 32})),
                 "error": Out(ErrorLayout),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.sequence = sequence = WordSequence(**self._shape, lanes=self._lanes, user=16, repeats=True)
+        m.submodules.sequence = sequence = WordSequence(**self._shape, lanes=self._lanes, user=17, repeats=True)
         m.submodules.fifo = fifo = SyncFIFO(width=32 * self._lanes, depth=self.BEATS)
         connect(m, flipped(self.i), sequence.i)
         word = sequence.o.payload
@@ -106,5 +107,10 @@ class StreamRead(wiring.Component):
             with m.If(valid):
                 m.d.sync += before.eq(merged)
             beat.append(merged)
-        m.d.comb += fifo.w_en.eq(valid & held.last)
+        m.d.comb += [
+            fifo.w_en.eq(valid & held.last),
+            self.arrives.valid.eq(fifo.w_en),
+            self.arrives.marked.eq(held.user[16]),
+            self.arrives.lane_0.eq(fifo.w_data),
+        ]
         widen(m, fifo.w_en, held.type, beat, valid_lanes(m, held.lanes, most=self._lanes), fifo.w_data)

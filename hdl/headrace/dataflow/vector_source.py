@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from headrace.dataflow.beat import CHANNEL_BITS, IDX_BITS, PIXEL_BITS, operands_layout
+from headrace.dataflow.gather import Gather
 from headrace.dataflow.source import AHEAD, fork, hold, join, meta_layout, view_fields
 from headrace.dataflow.stream_read import StreamRead
 from headrace.dataflow.walk import LoopNest
+from headrace.dataflow.words import request_layout
 from headrace.interfaces import ErrorLayout, SpadRead, issued_layout
 from headrace.isa import BY_NAME
 
@@ -22,7 +24,7 @@ take twice as many cycles, still less than a tile of 32 rows takes to compute.""
 
 
 class VectorSource(wiring.Component):
-    """Beats of VECTOR commands: scratchpad streams as x and y.
+    """Beats of VECTOR commands: scratchpad streams as x and y; lane 0 of y may move the pixel of x.
 
     `issue` takes a command while the previous one's last beat is requested. `boundary` is the last beat of a command
     and, without wraps, every `CHUNK`-th. A row are the beats of loops 0 .. idx_loop.
@@ -67,9 +69,23 @@ class VectorSource(wiring.Component):
             beat.index.eq(index),
             meta.w_data.eq(beat),
         ]
-        readers = [self._reader(m, v, command, walk, beat) for v in range(2)]
+        readers = [self._reader(m, v) for v in range(2)]
+        requests = [self._request(m, v, command, walk, beat) for v in range(2)]
         wanted = (Value.cast(1), command.y_enable)
-        branches = [(reader.i.valid, reader.i.ready, wants) for reader, wants in zip(readers, wanted)]
+        m.submodules.gather = gather = Gather(lanes=self._lanes)
+        x, y = readers
+        gathers = Mux(command.y_enable, command.x_gather, 0)
+        m.d.comb += [
+            gather.i.payload.request.eq(requests[0]),
+            gather.i.payload.bits.eq(gathers),
+            gather.index.eq(y.arrives.lane_0),
+            gather.index_valid.eq(y.arrives.valid & y.arrives.marked),
+            x.i.valid.eq(gather.o.valid),
+            x.i.payload.eq(gather.o.payload),  # not marked
+            gather.o.ready.eq(x.i.ready),
+            y.i.payload.eq(Cat(requests[1], gathers != 0)),
+        ]
+        branches = [(i.valid, i.ready, wants) for i, wants in zip((gather.i, y.i), wanted)]
         m.d.comb += advance.eq(fork(m, active, [(meta.w_en, meta.w_rdy, Value.cast(1)), *branches]))
         join(m, self.o, meta, layout, readers[0].o, readers[1].o)
         errors = [reader.error for reader in readers]
@@ -99,12 +115,17 @@ class VectorSource(wiring.Component):
         with m.If((command.channels == 0) | (left >= self._lanes)):
             m.d.comb += beat.lanes.eq(self._lanes)
 
-    def _reader(self, m: Module, number: int, command: Any, walk: LoopNest, beat: Any) -> StreamRead:
-        """Stream 0 (x) or 1 (y) at the walker's position."""
+    def _reader(self, m: Module, number: int) -> StreamRead:
+        """The reader of stream 0 (x) or 1 (y)."""
         name = "xy"[number]
         m.submodules[name] = reader = StreamRead(**self._spad, lanes=self._lanes)
         connect(m, reader.port, flipped(getattr(self, name)))
-        request = reader.i.payload
+        return reader
+
+    def _request(self, m: Module, number: int, command: Any, walk: LoopNest, beat: Any) -> Any:
+        """What stream 0 (x) or 1 (y) reads at the walker's position."""
+        name = "xy"[number]
+        request = Signal(request_layout(lanes=self._lanes, user=16), name=f"{name}_request")
         for coordinate, kind, value in ((2 * number, "p", request.at.pixel), (2 * number + 1, "c", request.at.channel)):
             steps = getattr(walk, f"steps_{coordinate}")
             m.d.comb += [
@@ -117,4 +138,4 @@ class VectorSource(wiring.Component):
             request.lanes.eq(beat.lanes),
             request.user.eq(beat.index),
         ]
-        return reader
+        return request

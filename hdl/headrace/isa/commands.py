@@ -33,6 +33,10 @@ class DType(IntEnum):
     KA = 6  # sink only: the activation shift of the addressed word
 
 
+GATHER_BITS = 16
+"""Most bits of a pixel number that VECTOR takes from stream y."""
+
+
 class ScalarOp(IntEnum):
     """What SCALAR does."""
 
@@ -257,7 +261,8 @@ VECTOR = Command(
 for i3 < n3: for i2 < n2: for i1 < n1: for i0 < n0:
     k = i[idx_loop];  idx = idx_base + k + i[idx_loop + 1]*idx_step    (idx_loop == 3: no further loop)
     lane l is valid when channels == 0 or k*L + l < channels
-    x[l] = x[x_p0 + sum i*x_dp, x_c0 + sum i*x_dc + l*size]  for valid lanes, else 0;  y alike
+    y[l] = y[y_p0 + sum i*y_dp, y_c0 + sum i*y_dc + l*size]  for valid lanes, else 0
+    x[l] = x[x_p0 + sum i*x_dp + y[0] mod 2^x_gather, x_c0 + sum i*x_dc + l*size]  alike
 for j2 < m2: for j1 < m1: for j0 < m0:                                  emitted beats; k is that of the beat
     out[o_p0 + sum j*o_dp, o_c0 + sum j*o_dc + l*size] = clamp(x' + zp, lo, hi)  for valid lanes""",
     fields=pack(
@@ -289,6 +294,12 @@ for j2 < m2: for j1 < m1: for j0 < m0:                                  emitted 
             Field(name="zp", width=8, signed=True, doc="integer sinks: zero point added"),
             Field(name="lo", width=8, signed=True, doc="I8, U8, I4 sinks: smallest code"),
             Field(name="hi", width=8, signed=True, doc="I8, U8, I4 sinks: largest code"),
+            Field(
+                name="x_gather",
+                width=5,
+                doc="low bits of y's lane 0, as 32 bits, that are added to the pixel of x; counts with y_enable",
+                maximum=lambda _: GATHER_BITS,
+            ),
         )
     ),
 )

@@ -12,7 +12,7 @@ from .fields import Fields
 from .scratchpad import Scratchpad
 from .streams import Clamp, read, write
 from .tiles import Accumulators, TileShape
-from .walks import drain_of, loops_of, sink_of
+from .walks import drain_of, gathered, loops_of, sink_of
 
 __all__ = ["epilogue", "vector"]
 
@@ -74,7 +74,7 @@ def vector(f: Fields, pad: Scratchpad, dataflow: DataflowArray, config: NpuConfi
     loops = loops_of(f, config)
     dataflow.check(f["ctx"], f["wraps"], len(loops.idx))
     y = read(pad, loops.y, loops.used) if loops.y else np.zeros(loops.used.shape, np.int32)
-    x = read(pad, loops.x, loops.used)
+    x = read(pad, gathered(f, config, y) if loops.y and f["x_gather"] else loops.x, loops.used)
     beats = Beats(x=x, y=y, idx=loops.idx, lanes=loops.used, number=np.arange(len(x)), ends=loops.ends)
     result = dataflow.run(beats, f["ctx"], f["wraps"])
     placed = f["m0"] * f["m1"] * f["m2"]

@@ -18,7 +18,7 @@ from .scratchpad import Geometry, View
 from .streams import Place, beat_byte
 from .tiles import TileShape
 
-__all__ = ["Drain", "Loops", "drain_of", "loops_of", "sink_of"]
+__all__ = ["Drain", "Loops", "drain_of", "gathered", "loops_of", "sink_of"]
 
 _KEPT = 1 << 12  # commands,
 _KEPT_BEATS = 1 << 10  # of at most this many beats
@@ -96,9 +96,9 @@ def _steps(f: Fields, counts: tuple[int, ...], name: str) -> np.ndarray:
     return total
 
 
-def _place(f: Fields, counts: tuple[int, ...], name: str, config: NpuConfig) -> Place:
+def _place(f: Fields, counts: tuple[int, ...], name: str, config: NpuConfig, more: np.ndarray | int = 0) -> Place:
     pixel, byte = (_steps(f, counts, f"{name}_d{k}")[:, None] for k in "pc")
-    return Place.of(Geometry.of(config), View.of(f, f"{name}_"), pixel, byte, config.vector_lanes)
+    return Place.of(Geometry.of(config), View.of(f, f"{name}_"), pixel + more, byte, config.vector_lanes)
 
 
 def _loops(f: Fields, config: NpuConfig) -> Loops:
@@ -134,6 +134,12 @@ def drain_of(f: Fields, config: NpuConfig) -> Drain:
 def loops_of(f: Fields, config: NpuConfig) -> Loops:
     """The walk of a VECTOR command through its operands."""
     return _kept_loops(f, config, f["n0"] * f["n1"] * f["n2"] * f["n3"])
+
+
+def gathered(f: Fields, config: NpuConfig, y: np.ndarray) -> Place:
+    """Where x is when y, int32 [beats, L], moves its pixels."""
+    counts = tuple(f[f"n{i}"] for i in range(4))
+    return _place(f, counts, "x", config, more=y[:, :1].astype(np.int64) & ((1 << f["x_gather"]) - 1))
 
 
 def sink_of(f: Fields, config: NpuConfig) -> Place:

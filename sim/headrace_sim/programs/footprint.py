@@ -177,18 +177,21 @@ def _vector(space: Space, fields: dict[str, int], across: bool) -> Footprint:
     if fields["channels"]:
         lanes = np.clip(fields["channels"] - k * width, 0, width)
 
-    def stream(prefix: str, counts: list[int], lanes: npt.NDArray[np.int64]) -> Ids:
+    def stream(prefix: str, counts: list[int], lanes: npt.NDArray[np.int64], places: int = 1) -> Ids:
+        """What is read; each beat at one of so many `places`."""
         pixel, channel = np.array([fields[f"{prefix}p0"]]), np.array([fields[f"{prefix}c0"]])
         for i in reversed(range(len(counts))):
             loop = np.arange(counts[i])
             pixel = (pixel[:, None] + loop * fields[f"{prefix}dp{i}"]).ravel()
             channel = (channel[:, None] + loop * fields[f"{prefix}dc{i}"]).ravel()
-        return _beats(space, fields, prefix, pixel, channel, lanes)
+        pixel = (pixel[:, None] + np.arange(places)).ravel()
+        return _beats(space, fields, prefix, pixel, np.repeat(channel, places), np.repeat(lanes, places))
 
     counts = [fields[f"n{i}"] for i in range(4)]
     placed = [fields[f"m{i}"] for i in range(3)]
     repeat = total // int(np.prod(placed))
-    reads = [_contexts(space, fields), stream("x_", counts, lanes)]
+    places = 1 << fields["x_gather"] if fields["y_enable"] else 1
+    reads = [_contexts(space, fields), stream("x_", counts, lanes, places)]
     if fields["y_enable"]:
         reads.append(stream("y_", counts, lanes))
     emitted = lanes[repeat - 1 :: repeat]

@@ -39,9 +39,10 @@ def vector(build: Builder, source: Tensor | None) -> None:
     if not elements:
         raise NoRoom
     blocks = -(-elements // lanes) if elements % lanes == 0 or build.chance(0.7) else max(1, elements // lanes)
-    loops = _loops(build, x, blocks)
+    gather = build.pick(0, min(5, x.pixels.bit_length() - 1)) if build.chance(0.3) else 0
+    loops = _loops(build, replace(x, pixels=x.pixels - (1 << gather) + 1), blocks)
     repeats, emitted = _split(loops)
-    y = _like(build, x, elements) if build.chance(0.5) else None
+    y = _like(build, x, elements) if gather or build.chance(0.5) else None
     across = build.chance(0.4)
     row = _reduces_rows(loops) and build.chance(0.7)
     if row:
@@ -71,14 +72,15 @@ def vector(build: Builder, source: Tensor | None) -> None:
         out_fields["o_type"] = DType.KA
     elif any(loop.kind == "channel" and loop.reduced for loop in loops):
         build.fill(out)
-    fields = _input_fields(build, loops, x, y) | out_fields | placed.fields
+    fields = _input_fields(build, loops, x, y) | out_fields | placed.fields | {"x_gather": gather}
     if not any(stage.context.get("mem_index") == MemIndex.IDX for stage in chain.stages):
         fields["idx_step"] = build.pick(0, (1 << 12) - 1)
     fields |= {"idx_base": idx_base, "channels": channels} | random_sink(build, out.dtype)
     emit_patched(build, "VECTOR", fields, chain=placed)
     kinds = ", ".join(f"{loop.kind} {loop.count}{' reduced' if loop.reduced else ''}" for loop in loops)
     sink = DType(fields["o_type"]).name
-    build.layer.description = f"vector {x.dtype.name}{f' and {y.dtype.name}' if y else ''} over {kinds} to {sink}"
+    streams = f"{x.dtype.name}{f' and {y.dtype.name}' if y else ''}{', gathered' if gather else ''}"
+    build.layer.description = f"vector {streams} over {kinds} to {sink}"
     build.new_unit()
     store_tensor(build, out)
     build.layer.results.append(out)

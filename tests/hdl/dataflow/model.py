@@ -129,16 +129,17 @@ class Model:
             i = (i0, i1, i2, i3)
             k = i[f.get("idx_loop", 0)]
             valid = [f.get("channels", 0) == 0 or k * lanes + lane < f["channels"] for lane in range(lanes)]
-            values = []
-            for v in "xy":
+            values, index = {}, 0
+            for v in "yx":
                 pixel, channel = (
                     f.get(f"{v}_{at}", 0) + sum(n * f.get(f"{v}_d{kind}{j}", 0) for j, n in enumerate(i))
                     for kind, at in (("p", "p0"), ("c", "c0"))
                 )
                 use = v == "x" or f.get("y_enable", 0)
-                values.append(self.read(f, v, pixel, channel, valid if use else [False] * lanes))
+                values[v] = self.read(f, v, pixel + index, channel, valid if use else [False] * lanes)
+                index = int(values[v][0]) % (1 << f.get("x_gather", 0))
             ends = all(i[j] == f.get(f"n{j}", 1) - 1 for j in range(f.get("idx_loop", 0) + 1))
-            beats.append((*values, f.get("idx_base", 0) + k, ends, (valid,)))
+            beats.append((values["x"], values["y"], f.get("idx_base", 0) + k, ends, (valid,)))
         emitted = iter(self.run(beats, f))
         for j in itertools.product(*(range(f.get(f"m{i}", 1)) for i in (2, 1, 0))):
             x, _, _, _, (valid,) = next(emitted)

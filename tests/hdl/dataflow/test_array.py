@@ -469,3 +469,25 @@ def test_rows_of_both_queues():
 def test_latency():
     assert [Column.latency(lanes, False) for lanes in (1, 2, 8, 16, 64)] == [8, 9, 9, 10, 10]
     assert [Column.latency(lanes, True) for lanes in (1, 2, 8, 16, 64)] == [34] * 5
+
+
+@EVERY
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_gather(config, stall):
+    """Lane 0 of y moves the pixel of x; commands that gather and ones that do not take turns."""
+    rng = np.random.default_rng(21)
+    bench = Bench(config, stall=stall)
+    fill(bench)
+    bench.contexts = {(1, 0): {"op": DataflowOp.IADD, "b": Source.Y}}
+    step = beat_size(DType.I8, config.vector_lanes)
+    for number, bits in enumerate([3, 0, 6, 5, 0, 16, 1]):
+        kind = [DType.U8, DType.I8, DType.I16, DType.B32][number % 4] if bits < 16 else DType.U8
+        bench.commands.append(("VECTOR", {
+            "n0": 3, "n1": 11, "ctx": number % 2, "channels": (3 * config.vector_lanes - 1) * (number % 3 != 0),
+            "x_type": DType.I8, "x_base": 5, "x_plane": 60, "x_shift": number % 2, "x_dc0": step, "x_dp1": 1,
+            "x_gather": bits, "y_enable": int(number != 4), "y_type": kind, "y_base": 9, "y_plane": 50,
+            "y_dc0": beat_size(kind, config.vector_lanes), "y_dp1": 1,
+            "o_type": DType.B32, "o_base": 400 + 40 * number, "o_plane": 11, "m0": 3, "m1": 11,
+            "o_dc0": 4 * config.vector_lanes, "o_dp1": 1, "zp": int(rng.integers(-9, 9)),
+        }))  # fmt: skip
+    run(bench)

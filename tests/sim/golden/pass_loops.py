@@ -127,9 +127,11 @@ def vector_beats(c: NpuConfig, spad: Any, f: Fields) -> Iterator[Beat]:
 def one_beat(c: NpuConfig, spad: Any, f: Fields, i: tuple[int, ...]) -> Beat:
     k = i[f["idx_loop"]]
     lanes = [f["channels"] == 0 or k * c.vector_lanes + n < f["channels"] for n in range(c.vector_lanes)]
-    streams = {}
-    for v in "xy":
+    streams: dict[str, list[int]] = {}
+    for v in "yx":
         pixel = sum(i[n] * f[f"{v}_dp{n}"] for n in range(4))
+        if v == "x":
+            pixel += streams["y"][0] % 2 ** f["x_gather"]
         byte = sum(i[n] * f[f"{v}_dc{n}"] for n in range(4))
         streams[v] = [
             read_lane(c, spad, f, f"{v}_", pixel, byte, n) if lanes[n] and (v == "x" or f["y_enable"]) else 0

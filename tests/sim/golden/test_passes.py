@@ -215,3 +215,16 @@ def test_numbers_of_elements(idx_loop: int) -> None:
     loops = {"n0": 3, "n1": 4, "n2": 2, "x_dc0": 2, "x_dp1": 1, "x_dp2": 4, "idx_loop": idx_loop, "idx_step": 4000}
     out = {"m0": 3, "m1": 8, "o_dc0": 8, "o_dp1": 1, "o_base": 160, "o_plane": 40, "o_type": 1}
     check_vector(m, contexts, {**loops, **out, "idx_base": 65000, "x_plane": 20})
+
+
+@pytest.mark.parametrize("bits", [0, 1, 4, 16])
+@pytest.mark.parametrize("y_type", [0, 1, 2, 4])
+def test_gathered_pixels(bits: int, y_type: int) -> None:
+    """Lane 0 of y, negative ones too, moves the pixel of x; bytes 0..255 do for 16 bits."""
+    config = machine("tiny")
+    m = random_machine(config)
+    contexts = set_contexts(m, [[{"op": Op.IADD, "b": Source.Y}]])
+    loops = {"n0": 3, "n1": 7, "x_dc0": 2, "x_dp1": 1, "x_plane": 150, "channels": 5, "x_gather": bits}
+    y = {"y_enable": 1, "y_type": y_type if bits < 16 else 2, "y_dc0": 8, "y_dp1": 1, "y_plane": 11, "y_base": 3}
+    out = {"m0": 3, "m1": 7, "o_dc0": 8, "o_dp1": 1, "o_base": 600, "o_plane": 8, "o_type": 1}
+    check_vector(m, contexts, {**loops, **y, **out})
