@@ -23,7 +23,7 @@ setup: $(READY) ## make .venv with every pinned dependency
 demo: $(READY) ## run ResNet-8 and a MobileNet on the generated hardware
 	@$(BIN)/headrace demo --machine $(MACHINE)
 
-test: $(READY) ## the quick suite (under 9 minutes on 2 cores)
+test: $(READY) ## the quick suite (8 minutes on 2 cores, from an empty cache)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not regress'
 
 regress: $(READY) ## the quick suite and the long random tests
