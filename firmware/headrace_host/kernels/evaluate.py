@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.isa import DataflowOp, Reduce
 from headrace_host.errors import CompileError
-from headrace_host.kernels.trace import BF16, I8, I16, U8, Constant, Kernel, Stream, ordered, streams
+from headrace_host.kernels.trace import BF16, I8, I16, U8, Constant, Kernel, Stream, streams
 
 Patterns = NDArray[np.int32]
 _EIGHTHS = np.array([256, 279, 304, 332, 362, 395, 431, 470, 512])
@@ -32,7 +32,7 @@ def evaluate_rows(kernel: Kernel, inputs: list[Patterns]) -> dict[str, Patterns]
 def _values(kernel: Kernel, inputs: list[Patterns]) -> dict[int, Patterns]:
     values: dict[int, Patterns] = {id(s): p for s, p in zip(kernel.inputs, inputs, strict=True)}
     elements = np.arange(inputs[0].shape[-1], dtype=np.int32)
-    for stream in (each for result in kernel.results for each in ordered(result)):
+    for stream in kernel.streams:
         if stream.is_input or id(stream) in values:
             continue
         if stream.reduce:

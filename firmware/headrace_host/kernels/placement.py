@@ -6,6 +6,7 @@ that reduces rows continues with values of rows; what elements need of these is 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,8 +72,7 @@ def passes(kernel: Kernel, config: NpuConfig, *, contexts: int | None = None) ->
     Raises:
         CompileError: when an operation does not fit the machine.
     """
-    every = [stream for result in kernel.results for stream in ordered(result)]
-    if config.sum_column is None and any(stream.reduce is Reduce.FSUM for stream in every):
+    if config.sum_column is None and any(stream.reduce is Reduce.FSUM for stream in kernel.streams):
         raise CompileError(f"kernel '{kernel.name}': machine '{config.name}' cannot add fp32 of a row; set float_sum")
     limit = config.columns * min(contexts or config.contexts, config.contexts)
     stored = {id(stream) for stream in kernel.inputs}
@@ -144,14 +144,14 @@ def _cone(result: Stream, stored: set[int]) -> tuple[list[Operation], list[Strea
     if not visit(result):
         return None
     made = {id(stream) for stream in found}
-    uses = [id(operand) for stream in found for operand in streams(stream.operands)]
-    lanes = {}
+    uses = Counter(id(operand) for stream in found for operand in streams(stream.operands))
+    operations = []
     for stream in found:
         before = streams(stream.operands)[0] if stream.reduce else stream
-        alone = id(before) in made and uses.count(id(before)) == 1 and not before.reduce
-        lanes[id(stream)] = before if alone else stream
-    fused = {id(lane) for stream, lane in lanes.items() if stream != id(lane)}
-    return [Operation(s, lanes[id(s)], (), False) for s in found if id(s) not in fused], reads
+        fuses = id(before) in made and uses[id(before)] == 1 and not before.reduce
+        operations.append(Operation(stream, before if fuses else stream, (), False))
+    fused = {id(operation.lane) for operation in operations if operation.lane is not operation.stream}
+    return [operation for operation in operations if id(operation.stream) not in fused], reads
 
 
 def _place(result: Stream, stored: set[int], config: NpuConfig, limit: int) -> Pass | None:
@@ -190,7 +190,7 @@ def _order(
     def allowed(number: int, done: frozenset[int]) -> bool:
         stream, reduced = operations[number].stream, any(operations[n].stream.reduce for n in done)
         late = stream.reduce is Reduce.FSUM and len(done) > (config.sum_column or 0)
-        return not late and (stream.of_row and not stream.reduce if reduced else True)
+        return not late and (stream.of_row or not reduced)
 
     def search(x: int, y: int, done: frozenset[int]) -> list[Operation] | None:
         if len(done) == len(operations):
@@ -257,7 +257,7 @@ def step_of(operation: Operation, *, vector: str | None = None) -> Step:
     if how:
         step = replace(step, reduce=how, row=True, across=how is not Reduce.FSUM)
     for operand in lane.operands:
-        if isinstance(operand, Constant) and not operand.is_index and operand.immediate is not None:
+        if isinstance(operand, Constant) and operand.immediate is not None:
             step = replace(step, imm=operand.immediate)
     return step
 

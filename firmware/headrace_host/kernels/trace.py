@@ -41,7 +41,7 @@ class Constant:
     @property
     def immediate(self) -> int | None:
         """The pattern of a single number, else None."""
-        return int(self.patterns) if self.patterns.ndim == 0 else None
+        return None if self.differs else int(self.patterns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,10 +354,15 @@ class Kernel:
         return list(self.result_elements.values())[-1]
 
     @property
+    def streams(self) -> list[Stream]:
+        """All that its results are made of, operands first; once for each result."""
+        return [stream for result in self.results for stream in ordered(result)]
+
+    @property
     def works_on_rows(self) -> bool:
-        """Whether it has values of rows or several results, and so no shifts."""
-        every = [stream for result in self.results for stream in ordered(result)]
-        return len(self.results) > 1 or any(stream.of_row for stream in every)
+        """Whether it has values or numbers of rows, or several results, and so no shifts."""
+        numbers = any(isinstance(o, Constant) and o.is_index for stream in self.streams for o in stream.operands)
+        return len(self.results) > 1 or numbers or any(stream.of_row for stream in self.streams)
 
 
 Traced = Stream | tuple[Stream, ...]

@@ -28,6 +28,7 @@ from headrace_host.kernels.trace import (
     RowFloat32,
     RowInt32,
     Stream,
+    element_number,
     is_of_row,
     kernel,
     row_max,
@@ -216,3 +217,15 @@ def test_command_explains(tmp_path: Path) -> None:
     assert [each["reads"] for each in found["passes"]] == [["x"], ["x", "largest"]]
     assert [each["result"] for each in found["passes"]] == ["largest: RowFloat32", "rest: Float32"]
     assert found["passes"][0]["operations"] == ["x = FMAX IAND x, 2147483647"]
+
+
+def test_numbers_of_elements() -> None:
+    """An element's number is its place in the row, which images do not have."""
+
+    @kernel(result=Int32)
+    def numbered(a: Int32) -> Stream:
+        return a + element_number()
+
+    check(numbered, inputs(numbered, 3), machine("base"))
+    with pytest.raises(CompileError, match="run it with run_rows"):
+        run(numbered, {"a": np.zeros((4, 5, 3), np.int32)}, machine("base"))
