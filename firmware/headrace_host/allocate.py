@@ -66,23 +66,14 @@ class ScratchpadAllocator:
     def allocate(self, words: int, *, prefer: int = 0, high: bool = False) -> Region | None:
         """A region of ``words`` in sub-bank ``prefer``, else in the other; None when neither has room. ``high``: the
         last one that fits, so that what is large finds room below."""
-        for bank in (prefer, 1 - prefer):
-            if high:
-                region = self._from_end(bank, words)
-                if region is not None:
-                    return region
-                continue
-            for position, (start, end) in enumerate(self._free[bank]):
-                if end - start >= words:
-                    self._free[bank][position : position + 1] = [(start + words, end)] if end - start > words else []
-                    return Region(start, start + words)
-        return None
-
-    def _from_end(self, bank: int, words: int) -> Region | None:
-        for position, (start, end) in reversed(list(enumerate(self._free[bank]))):
-            if end - start >= words:
-                self._free[bank][position : position + 1] = [(start, end - words)] if end - start > words else []
-                return Region(end - words, end)
+        for free in (self._free[prefer], self._free[1 - prefer]):
+            fits = [n for n, (start, end) in enumerate(free) if end - start >= words]
+            if fits:
+                n = fits[-1 if high else 0]
+                start, end = free[n]
+                at = end - words if high else start
+                free[n : n + 1] = [(a, b) for a, b in ((start, at), (at + words, end)) if a < b]
+                return Region(at, at + words)
         return None
 
     def holds(self, requests: Sequence[tuple[int, int]]) -> bool:

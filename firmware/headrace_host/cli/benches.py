@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +21,8 @@ from headrace_host.precision.choose import Choice
 from headrace_host.session import Session, samples
 from headrace_host.transformer.bench import CASES as LAYER_CASES
 from headrace_host.transformer.bench import measure
+
+E = TypeVar("E", bound=Enum)
 
 
 class BenchName(StrEnum):
@@ -54,12 +56,12 @@ def bench(
         _bench_layer(config, backend, json_file)
         return
     if name is BenchName.network:
-        choices = _choices(precision)
+        choices = _named(Choice, precision)
         sessions = [*_bench_network("resnet8", "resnet-8", fetch_cifar10()[:1], config, backend, choices)]
         sessions += _bench_network("vww", "vww", fetch_imagenet()[:1], config, backend, choices)
     else:
         cases = gemm_cases(size, size, size) if name is BenchName.gemm else conv_cases(divide)
-        chosen = [case for p in _precisions(precision) for case in in_precision(cases, p, config)]
+        chosen = [case for p in _named(Precision, precision) for case in in_precision(cases, p, config)]
         sessions = [(case.name, run_samples(case.graph(), config, backend, [case.sample()])) for case in chosen]
     for _, session in sessions:
         show(session)
@@ -99,19 +101,10 @@ def _bench_network(
     return found
 
 
-def _choices(name: str) -> list[Choice]:
-    """The choices that ``name`` means for networks."""
+def _named(kind: type[E], name: str) -> list[E]:
+    """The precisions of this kind that ``name`` means."""
     if name == "all":
-        return list(Choice)
-    if name not in Choice.__members__:
-        raise HostError(f"precision '{name}' does not exist here; choose int8, w4, mixed or all")
-    return [Choice[name]]
-
-
-def _precisions(name: str) -> list[Precision]:
-    """The precisions that ``name`` means for single layers."""
-    if name == "all":
-        return list(Precision)
-    if name not in Precision.__members__:
-        raise HostError(f"precision '{name}' does not exist here; choose A8W8, A8W4, A4W4 or all")
-    return [Precision[name]]
+        return list(kind)
+    if name not in kind.__members__:
+        raise HostError(f"precision '{name}' does not exist here; choose {', '.join(kind.__members__)} or all")
+    return [kind[name]]

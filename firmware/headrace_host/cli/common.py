@@ -55,6 +55,11 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def read(path: Path) -> bytes:
+    """The content of a file the user named.
+
+    Raises:
+        HostError: when it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

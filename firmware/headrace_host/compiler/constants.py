@@ -188,7 +188,7 @@ class ConstantStore:
                 n0=len(batch[0][1]),
                 n1=len(batch),
                 s1=len(batch[0][1]),
-                d1=distances.pop() if len(batch) > 1 else 0,
+                d1=batch[1][0] - batch[0][0] if len(batch) > 1 else 0,
                 pix_bytes=4,
                 element=batch[0][0],
             )

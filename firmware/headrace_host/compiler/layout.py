@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from headrace.config import NpuConfig
+from headrace.isa import DType
 from headrace_host.compiler.stream import Access, Space
+
+ELEMENT_BYTES = {DType.I8: 1, DType.U8: 1, DType.KA: 1, DType.I16: 2, DType.BF16: 2, DType.B32: 4}
+"""Bytes of an element; a KA element stands for a byte of its word."""
 
 
 def plane_words(config: NpuConfig, pixels: int, shift: int) -> int:

@@ -37,14 +37,16 @@ def rsqrt(a: Stream, *, steps: int = 1) -> Stream:
 
 def exp2(a: Stream) -> Stream:
     """2^a, interpolated between eighths, of a rounded to 11 fraction bits."""
-    fixed = (a * 2048.0).to_int()
-    return unary("exp2", DataflowOp.EXP2, fixed, wants_float=False, gives_float=True)
+    return _power("exp2", a, 2048.0)
 
 
 def exp(a: Stream, *, factor: float = 1.0) -> Stream:
     """e^(factor a), as `exp2`: factor log2(e) is rounded to fp32."""
-    fixed = (a * float(np.float32(factor) * EXP_SCALE)).to_int()
-    return unary("exp", DataflowOp.EXP2, fixed, wants_float=False, gives_float=True)
+    return _power("exp", a, float(np.float32(factor) * EXP_SCALE))
+
+
+def _power(name: str, a: Stream, scale: float) -> Stream:
+    return unary(name, DataflowOp.EXP2, (a * scale).to_int(), wants_float=False, gives_float=True)
 
 
 def to_codes(a: Stream, low: int, high: int) -> Stream:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.config import NpuConfig
 from headrace.isa import COMMAND_BYTES
 from headrace_host.allocate import DdrAllocator, ScratchpadAllocator
 from headrace_host.compiler.constants import ConstantStore, DdrImage
 from headrace_host.compiler.encode import encode_command
-from headrace_host.compiler.layout import View, make_view, tensor_words
+from headrace_host.compiler.layout import View, tensor_words
 from headrace_host.compiler.model import CompiledModel, Layer, Window
 from headrace_host.compiler.network import END_VALUE
 from headrace_host.compiler.operands import Location, Memory
@@ -36,8 +38,7 @@ class KernelImage:
     def tensor(self, name: str, pixels: int, channel_bytes: int, *, prefer: int) -> Location:
         """A tensor in the scratchpad, in sub-bank ``prefer`` if there is room."""
         location = self.external(name, pixels, channel_bytes)
-        if not self.memory.place(location, prefer=prefer):
-            raise CompileError(f"tensor '{name}' does not fit the scratchpad of machine '{self.config.name}'")
+        self._place(location, prefer)
         return location
 
     def external(self, name: str, pixels: int, channel_bytes: int) -> Location:
@@ -46,10 +47,23 @@ class KernelImage:
 
     def reserve(self, name: str, pixels: int, channel_bytes: int, *, prefer: int) -> View:
         """Room in the scratchpad for the whole image, in sub-bank ``prefer`` if there is any."""
-        region = self.memory.scratchpad.allocate(tensor_words(self.config, pixels, channel_bytes, 0), prefer=prefer)
-        if region is None:
-            raise CompileError(f"'{name}' does not fit the scratchpad of machine '{self.config.name}'")
-        return make_view(self.config, region.start, pixels, channel_bytes, 0)
+        return self._place(Location(name, pixels, channel_bytes, 0), prefer)
+
+    def _place(self, location: Location, prefer: int) -> View:
+        if not self.memory.place(location, prefer=prefer):
+            raise CompileError(f"tensor '{location.name}' does not fit the scratchpad of machine '{self.config.name}'")
+        assert location.view is not None
+        return location.view
+
+    def most_rows(self, rows: int, buffers: Callable[[int], list[tuple[int, int, int]]]) -> int:
+        """``rows``, or its half, quarter, .. that the scratchpad has room for, or 0: ``buffers`` gives for a number of
+        rows the buffers (pixels, channel bytes, preferred sub-bank)."""
+        while rows:
+            words = [(tensor_words(self.config, pixels, size, 0), bank) for pixels, size, bank in buffers(rows)]
+            if self.memory.scratchpad.holds(words):
+                break
+            rows //= 2
+        return rows
 
     def begin(self, name: str) -> int:
         """Start a kernel; return the label of its commands."""

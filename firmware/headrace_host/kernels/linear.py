@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headrace.config import Precision
 from headrace.isa import DataflowOp, DType, Source
 from headrace_host.compiler.constants import ConstantStore, DdrImage, Vectors
-from headrace_host.compiler.layout import View
+from headrace_host.compiler.layout import ELEMENT_BYTES, View
 from headrace_host.compiler.mapping import map_layer, pack_layer
 from headrace_host.compiler.operands import Memory
 from headrace_host.compiler.programs import Step, place
@@ -26,7 +26,6 @@ from headrace_host.models.graph import GroupScales, Padding, Pair
 
 UNIT_FACTOR = 8
 """What the MAC array multiplies sums of INT8 weights by before their shift."""
-SIZES = {DType.BF16: 2, DType.B32: 4}
 """Bytes of the results a layer can have."""
 
 
@@ -161,7 +160,7 @@ class Linear:
                 tag=self._tag,
                 kc_base=kc_base + n,
             )
-            size = SIZES[rows.kind]
+            size = ELEMENT_BYTES[rows.kind]
             span = (size * n * config.cols, size * min((n + step) * config.cols, end - start))
             self._memory.recorder.emit(
                 "EPILOGUE",

@@ -5,24 +5,26 @@ Elements are [rows, elements], values of rows [rows]. As many rows as the scratc
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.config import NpuConfig
-from headrace_host.compiler.layout import tensor_words
+from headrace_host.compiler.layout import ELEMENT_BYTES
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.operands import Location
 from headrace_host.device import open_device
 from headrace_host.errors import CompileError
 from headrace_host.kernels.evaluate import decode, encode, evaluate_rows
 from headrace_host.kernels.image import KernelImage
-from headrace_host.kernels.placement import passes
+from headrace_host.kernels.placement import Pass, passes
 from headrace_host.kernels.row_kernels import row_kernel
 from headrace_host.kernels.row_passes import RowKernel, Unit
-from headrace_host.kernels.rows import SIZES, RowTensor, emit_rows
-from headrace_host.kernels.trace import ELEMENTS, Kernel, Stream, is_float, is_of_row
+from headrace_host.kernels.rows import RowTensor, emit_rows
+from headrace_host.kernels.running import ARRAYS
+from headrace_host.kernels.trace import ELEMENTS, Kernel, Stream, is_of_row
 
 Arrays = dict[str, NDArray[Any]]
 MOST_ROWS = 1 << 10
@@ -39,7 +41,11 @@ class RowLowering:
     def __init__(self, kernel: Kernel, config: NpuConfig, rows: int, elements: int) -> None:
         self.kernel, self.config, self.rows, self.elements = kernel, config, rows, elements
         self.placed: RowKernel = row_kernel(kernel, config)
-        self.passes = passes(kernel, config, contexts=1)
+
+    @cached_property
+    def passes(self) -> list[Pass]:
+        """What `placed` was made of."""
+        return passes(self.kernel, self.config, contexts=1)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +54,7 @@ class RowLowering:
 
     def _bytes(self, element: type[Stream]) -> int:
         """Bytes of a row; values of rows are L equal lanes."""
-        return SIZES[ELEMENTS[element]] * (self.config.vector_lanes if is_of_row(element) else self.elements)
+        return ELEMENT_BYTES[ELEMENTS[element]] * (self.config.vector_lanes if is_of_row(element) else self.elements)
 
     def beats(self) -> int:
         """Beats that enter column 0."""
@@ -87,17 +93,14 @@ class RowLowering:
         sizes = [(self._bytes(element), 0) for element in kernel.elements.values()]
         sizes += [(self._bytes(element), 1) for element in kernel.result_elements.values()]
         for unit, kind, other in self.placed.records.values():
-            sizes.append((SIZES[kind] * (lanes if unit is Unit.row else self.elements), int(other)))
-        rows = min(self.rows, MOST_ROWS)
-        while rows:
-            words = [(tensor_words(self.config, rows, size, 0), bank) for size, bank in sizes]
-            if image.memory.scratchpad.holds(words):
-                return rows
-            rows //= 2
-        raise CompileError(
-            f"kernel '{kernel.name}': a row of {self.elements} elements does not fit the scratchpad of machine "
-            f"'{self.config.name}'"
-        )
+            sizes.append((ELEMENT_BYTES[kind] * (lanes if unit is Unit.row else self.elements), int(other)))
+        most = image.most_rows(min(self.rows, MOST_ROWS), lambda rows: [(rows, size, bank) for size, bank in sizes])
+        if not most:
+            raise CompileError(
+                f"kernel '{kernel.name}': a row of {self.elements} elements does not fit the scratchpad of machine "
+                f"'{self.config.name}'"
+            )
+        return most
 
 
 def run_rows(kernel: Kernel, inputs: Arrays, config: NpuConfig, *, backend: str = "golden") -> Arrays:
@@ -119,7 +122,7 @@ def run_rows(kernel: Kernel, inputs: Arrays, config: NpuConfig, *, backend: str 
     for name, element in kernel.result_elements.items():
         at = results[name]
         assert at.ddr is not None
-        array = np.frombuffer(device.read(at.ddr, at.pixels * at.channels), _array(element)).reshape(rows, -1)
+        array = np.frombuffer(device.read(at.ddr, at.pixels * at.channels), ARRAYS[element]).reshape(rows, -1)
         found[name] = array[:, 0] if is_of_row(element) else array
     return found
 
@@ -132,16 +135,9 @@ def expected_rows(kernel: Kernel, inputs: Arrays) -> Arrays:
     for name, values in evaluate_rows(kernel, patterns).items():
         element = kernel.result_elements[name]
         width = 1 if is_of_row(element) else elements
-        array = encode(element, np.ascontiguousarray(np.broadcast_to(values, (rows, width)))).view(_array(element))
+        array = encode(element, np.ascontiguousarray(np.broadcast_to(values, (rows, width)))).view(ARRAYS[element])
         found[name] = array[:, 0] if is_of_row(element) else array
     return found
-
-
-def _array(element: type[Stream]) -> Any:
-    """Arrays of elements; bf16 as its 16 bits."""
-    kind = ELEMENTS[element]
-    names = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "BF16": np.uint16}
-    return names.get(kind.name, np.float32 if is_float(element) else np.int32)
 
 
 def _shape(kernel: Kernel, inputs: Arrays) -> tuple[int, int]:
@@ -153,9 +149,9 @@ def _shape(kernel: Kernel, inputs: Arrays) -> tuple[int, int]:
     for name, element in kernel.elements.items():
         array = inputs[name]
         wanted = (rows,) if is_of_row(element) else (rows, elements)
-        if array.dtype != _array(element) or array.shape != wanted or not array.size:
+        if array.dtype != ARRAYS[element] or array.shape != wanted or not array.size:
             raise CompileError(
-                f"kernel '{kernel.name}': input '{name}' must be {np.dtype(_array(element))} "
+                f"kernel '{kernel.name}': input '{name}' must be {np.dtype(ARRAYS[element])} "
                 f"{'[rows]' if is_of_row(element) else '[rows, elements]'}, all of one shape; it is {array.dtype} "
                 f"{list(array.shape)}"
             )

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.config import NpuConfig
-from headrace.isa import DataflowOp, Dest, DType, Reduce
+from headrace.isa import DataflowOp, Dest, DType
 from headrace.isa.assembler import patch
-from headrace_host.compiler.layout import View
+from headrace_host.compiler.layout import ELEMENT_BYTES, View
 from headrace_host.compiler.packing import GROUP_CODES
 from headrace_host.compiler.programs import Step, place
 from headrace_host.compiler.stream import Access, Space
@@ -22,8 +21,6 @@ from headrace_host.kernels.row_kernels import row_kernel
 from headrace_host.kernels.row_passes import Place, RowKernel, RowPass, Unit
 from headrace_host.kernels.trace import Kernel
 
-SIZES = {DType.I8: 1, DType.U8: 1, DType.KA: 1, DType.BF16: 2, DType.I16: 2, DType.B32: 4}
-"""Bytes of an element; a KA element stands for a byte of its word."""
 VECTOR_COLUMN = 5
 """Column in which a pass uses a `Vector`: one operation may come before those that follow it, two after."""
 
@@ -120,7 +117,7 @@ class _Emission:
         self._image.memory.release_buffers()
 
     def _record_bytes(self, unit: Unit, kind: DType) -> int:
-        lanes, size = self._config.vector_lanes, SIZES[kind]
+        lanes, size = self._config.vector_lanes, ELEMENT_BYTES[kind]
         return (
             size
             * {
@@ -133,7 +130,7 @@ class _Emission:
 
     def _emit_pass(self, each: RowPass) -> None:
         memory, config = self._image.memory, self._config
-        steps = _aligned(each.steps, config)
+        steps = _aligned(each.steps)
         program = place(config, steps)
         installed = self._image.constants.install(program, each.constants, memory.label)
         if installed.wraps:
@@ -179,7 +176,7 @@ class _Emission:
         """The stream of ``at``, whose steps are added to ``loops``."""
         tensor = self._tensors[at.name]
         kind = at.kind or tensor.kind
-        size, lanes = SIZES[kind], self._config.vector_lanes
+        size, lanes = ELEMENT_BYTES[kind], self._config.vector_lanes
         group = GROUP_CODES * size
         record = size * lanes
         steps: tuple[int, ...] = {
@@ -200,7 +197,7 @@ class _Emission:
             (Unit.row, Unit.row): (0,),
         }[each.unit, at.unit]
         if at.name in self._kernel.records and kind is not tensor.kind:
-            assert SIZES[kind] == SIZES[tensor.kind]
+            assert ELEMENT_BYTES[kind] == ELEMENT_BYTES[tensor.kind]
         field = "m" if prefix == "o" else "n"
         if prefix == "o":
             counts = list(zip(self._counts(each.unit), steps))
@@ -278,14 +275,7 @@ class _Emission:
         return found
 
 
-def _aligned(steps: Sequence[Step], config: NpuConfig) -> list[Step]:
-    """Steps with FSUM in the column that has it, and the one that uses a `Vector` in that of the vector."""
-    found = list(steps)
-    for position, step in enumerate(steps):
-        if step.indexed:
-            found[:0] = [Step(op=DataflowOp.PASS)] * (VECTOR_COLUMN - position)
-        if step.reduce == Reduce.FSUM:
-            if config.sum_column is None:
-                raise CompileError(f"machine '{config.name}' cannot add fp32 numbers of a row; set float_sum")
-            found[:0] = [Step(op=DataflowOp.PASS)] * ((config.sum_column - position) % config.columns)
-    return found
+def _aligned(steps: Sequence[Step]) -> list[Step]:
+    """Steps with the one that uses a `Vector` in the column of the vector."""
+    indexed = [position for position, step in enumerate(steps) if step.indexed]
+    return [*[Step(op=DataflowOp.PASS)] * (VECTOR_COLUMN - indexed[0] if indexed else 0), *steps]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.config import NpuConfig
 from headrace.isa import DType
-from headrace_host.compiler.layout import View, tensor_words
+from headrace_host.compiler.layout import ELEMENT_BYTES, View
 from headrace_host.compiler.model import CompiledModel
 from headrace_host.compiler.operands import Location
 from headrace_host.compiler.programs import place
@@ -27,11 +27,10 @@ from headrace_host.kernels.image import KernelImage
 from headrace_host.kernels.placement import Pass, passes, steps
 from headrace_host.kernels.trace import ELEMENTS, Kernel
 
-SIZES = {DType.I8: 1, DType.U8: 1, DType.I16: 2, DType.BF16: 2, DType.B32: 4}
-"""Bytes of an element."""
 ARRAYS: dict[type[trace.Stream], Any] = {
     trace.I8: np.int8, trace.U8: np.uint8, trace.I16: np.int16,
     trace.BF16: np.uint16, trace.Int32: np.int32, trace.Float32: np.float32,
+    trace.RowInt32: np.int32, trace.RowFloat32: np.float32,
 }  # fmt: skip
 """Arrays of elements; bf16 as its 16 bits."""
 ROW_BYTES = (1 << 16) - 1
@@ -86,10 +85,10 @@ class Lowering:
 
     def row_bytes(self, kind: DType) -> int:
         """Bytes of a row with its margin."""
-        return self._pixels * self.shape.channels * SIZES[kind]
+        return self._pixels * self.shape.channels * ELEMENT_BYTES[kind]
 
     def _result_bytes(self) -> int:
-        return self.shape.pixels * self.shape.channels * SIZES[ELEMENTS[self.kernel.result_element]]
+        return self.shape.pixels * self.shape.channels * ELEMENT_BYTES[ELEMENTS[self.kernel.result_element]]
 
     def beats(self) -> int:
         """Beats that enter column 0, those that wrap included."""
@@ -150,20 +149,20 @@ class Lowering:
 
     def _strip_rows(self, image: KernelImage, temporaries: int) -> int:
         """Most rows of a strip whose buffers the scratchpad holds."""
-        rows = min(self.shape.rows, MAX_COUNT)
-        while rows:
+
+        def buffers(rows: int) -> list[tuple[int, int, int]]:
             tall = rows + 2 * self.margin[0]
-            requests = [(tall, self.row_bytes(kind), 0) for kind in self._kind.values()]
-            requests += [(tall, self.row_bytes(DType.B32), 1 - n % 2) for n in range(temporaries)]
-            requests += [(rows, self._result_bytes(), 1)]
-            words = [(tensor_words(self.config, pixels, size, 0), bank) for pixels, size, bank in requests]
-            if image.memory.scratchpad.holds(words):
-                return rows
-            rows //= 2
-        raise CompileError(
-            f"kernel '{self.kernel.name}': a row does not fit the scratchpad of machine '{self.config.name}'; "
-            "cut the image"
-        )
+            found = [(tall, self.row_bytes(kind), 0) for kind in self._kind.values()]
+            found += [(tall, self.row_bytes(DType.B32), 1 - n % 2) for n in range(temporaries)]
+            return [*found, (rows, self._result_bytes(), 1)]
+
+        rows = image.most_rows(min(self.shape.rows, MAX_COUNT), buffers)
+        if not rows:
+            raise CompileError(
+                f"kernel '{self.kernel.name}': a row does not fit the scratchpad of machine '{self.config.name}'; "
+                "cut the image"
+            )
+        return rows
 
     def _emit(self, image: KernelImage, each: Pass, held: dict[int, View], out: View, rows: int) -> None:
         """Commands of one pass over a strip of ``rows`` rows of the result."""
@@ -186,12 +185,12 @@ class Lowering:
             streams = []
             for prefix, read in zip("xy", each.reads, strict=False):
                 source = self._kind.get(id(read.stream), DType.B32)
-                size = SIZES[source]
+                size = ELEMENT_BYTES[source]
                 at = first + read.shift[1] * channels
                 loops |= {f"{prefix}_dc0": lanes * size, f"{prefix}_dp1": 1}
                 pixel = down + row + read.shift[0]
                 streams.append(Stream(held[id(read.stream)], pixel, count, at * size, elements * size, source))
-            size = SIZES[kind]
+            size = ELEMENT_BYTES[kind]
             loops |= {"o_dc0": lanes * size, "o_dp1": 1}
             channel = (first - origin[1] * channels) * size
             target = Stream(view, down + row - origin[0], count, channel, elements * size, kind)

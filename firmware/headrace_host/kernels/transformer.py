@@ -28,7 +28,7 @@ from headrace_host.kernels.trace import (
     maximum,
     row_max,
     row_sum,
-)  # fmt: skip
+)
 
 _MAGNITUDE = 0x7FFFFFFF
 _FRACTION = 23
@@ -54,9 +54,9 @@ def _round_up(a: Source) -> list[Step]:
     ]
 
 
-def _largest(*, row: bool) -> Step:
-    """Largest magnitude of a row (or, without, of one beat) in all lanes: magnitudes order as integers."""
-    return Step(op=DataflowOp.IAND, b=Source.IMM, imm=_MAGNITUDE, reduce=Reduce.MAX, across=True, row=row)
+def _largest() -> Step:
+    """Largest magnitude of a row in all lanes: magnitudes order as integers."""
+    return Step(op=DataflowOp.IAND, b=Source.IMM, imm=_MAGNITUDE, reduce=Reduce.MAX, across=True, row=True)
 
 
 @kernel(result=BF16)
@@ -159,7 +159,7 @@ def _quantise(name: str, vector: str | None, floor: float) -> RowKernel:
     weighted_y = (
         () if vector is None else (Step(op=DataflowOp.FMUL, a=Source.Y, b=Source.MEM, indexed=True, to_y=True),)
     )
-    of_row = (_largest(row=True), _immediate(DataflowOp.FMAX, floor))
+    of_row = (_largest(), _immediate(DataflowOp.FMAX, floor))
     step = (
         # Patterns of positive numbers: the difference of two is that of their exponents, less one if the fraction is.
         Step(op=DataflowOp.ISUB, a=Source.Y, b=Source.X),
@@ -179,7 +179,7 @@ def _quantise(name: str, vector: str | None, floor: float) -> RowKernel:
         Step(op=DataflowOp.ISHR, b=Source.IMM, sh=_FRACTION),
     )
     passes = (
-        RowPass(Unit.group, (*weighted, _largest(row=True)), data, g, vector=vector),
+        RowPass(Unit.group, (*weighted, _largest()), data, g, vector=vector),
         RowPass(Unit.values, of_row, g, a),
         RowPass(Unit.values, (*of_row, *_round_up(Source.X)), g, Place("scale", Unit.row)),
         RowPass(Unit.each, step, g, z, a),

@@ -151,35 +151,40 @@ def measure(
         DeviceError: when the machine's results are not those of the golden machine.
     """
     context = -(-(case.position + case.tokens) // 64) * 64
-    runs: list[tuple[CompiledModel, RunStats, dict[int, int]]] = []
+    figures = []
     for layers in (2, 3) if case.steady else (1,):
         progress(f"{case.name}: {layers} layers")
         text = TextMachine(model, config, context, (0,) * layers, head=False)
-        runs.append(_run(text, case, backend))
-    compiled, stats, scalars = runs[-1]
-    counters, traffic, linear_cycles = dict(stats.counters), _traffic(compiled, scalars), _linear(compiled, stats)
-    gaps = _gaps(compiled, stats)
+        figures.append(_figures(*_run(text, case, backend)))
+    found = figures[-1]
     if case.steady:
-        compiled, stats, scalars = runs[0]
-        counters = {name: value - stats.counters[name] for name, value in counters.items()}
-        linear_cycles -= _linear(compiled, stats)
-        before = _traffic(compiled, scalars)
-        traffic = {name: value - before[name] for name, value in traffic.items()}
-        fewer = _gaps(compiled, stats)
-        gaps = {part: count - fewer[part] for part, count in gaps.items()}
+        found = {
+            kind: {name: value - figures[0][kind][name] for name, value in values.items()}
+            for kind, values in found.items()
+        }
     d = model.dimensions
     seen = sum(case.position + 1 + t for t in range(case.tokens))
     linear = sum(p.weights.shape[0] * p.weights.shape[1] for p in model.layers[0].projections)
     return LayerCost(
         case=case,
         config=config,
-        counters=counters,
+        counters=found["counters"],
         macs=linear * case.tokens,
         attention_macs=2 * d.heads * d.head_width * seen,
-        linear_cycles=linear_cycles,
-        traffic=traffic,
-        gaps=gaps,
+        linear_cycles=found["linear"]["cycles"],
+        traffic=found["traffic"],
+        gaps=found["gaps"],
     )
+
+
+def _figures(model: CompiledModel, stats: RunStats, scalars: dict[int, int]) -> dict[str, dict[str, int]]:
+    """What a run says of its layers, kind by kind."""
+    return {
+        "counters": stats.counters,
+        "traffic": _traffic(model, scalars),
+        "linear": {"cycles": _linear(model, stats)},
+        "gaps": _gaps(model, stats),
+    }
 
 
 def _run(text: TextMachine, case: LayerCase, backend: str) -> tuple[CompiledModel, RunStats, dict[int, int]]:

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from headrace.config import NpuConfig
 from headrace.isa import DType
 from headrace_host.allocate import Region, ScratchpadAllocator
-from headrace_host.compiler.layout import View, make_view, tensor_words
+from headrace_host.compiler.layout import ELEMENT_BYTES, View, make_view, tensor_words
 from headrace_host.errors import CompileError
 
 OPERANDS, VECTORS = 0, 1
 """Sub-bank that the MAC array reads, and the one of everything else."""
-
-SIZES = {DType.I8: 1, DType.BF16: 2, DType.B32: 4}
-"""Bytes of an element."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +26,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Bytes of an element."""
-        return SIZES[self.kind]
+        return ELEMENT_BYTES[self.kind]
 
 
 class Arena:
@@ -44,7 +41,7 @@ class Arena:
         Raises:
             CompileError: when neither has.
         """
-        width = channels * SIZES[kind]
+        width = channels * ELEMENT_BYTES[kind]
         words = tensor_words(self._config, pixels, width, 0)
         region = self._allocator.allocate(words, prefer=bank, high=high)
         if region is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace.config import NpuConfig
 from headrace.isa import DType
@@ -219,6 +218,3 @@ def default_tiling(config: NpuConfig, tokens: int) -> Tiling:
 
 def _nothing() -> None:
     """After the last layer nothing is ahead."""
-
-
-Logits = NDArray[np.float32]
