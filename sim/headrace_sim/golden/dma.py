@@ -8,13 +8,12 @@ from headrace.config import NpuConfig
 from headrace.isa import BY_NAME, Cause, Dest
 
 from .errors import Fault
+from .fields import Fields
 from .memory import ADDRESS_MASK, Ddr
 from .ring import Entries, WeightRing
 from .scratchpad import Scratchpad, View
 
 __all__ = ["load", "store", "weight"]
-
-Fields = Mapping[str, int]
 
 
 def _loops(f: Fields, prefix: str) -> np.ndarray:

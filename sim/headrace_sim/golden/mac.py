@@ -1,7 +1,5 @@
 """The MAC command: rules between its fields, then its tiles."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from headrace.config import NpuConfig, Precision
@@ -10,14 +8,13 @@ from headrace.isa import BY_NAME, Cause
 from . import products
 from .errors import Fault
 from .feed import Feed, Words
+from .fields import Fields
 from .products import Operands
 from .ring import Entries, WeightRing
 from .scratchpad import Scratchpad
 from .tiles import Accumulators, TileShape
 
 __all__ = ["check_rules", "mac"]
-
-Fields = Mapping[str, int]
 
 
 def check_rules(f: Fields, config: NpuConfig) -> None:

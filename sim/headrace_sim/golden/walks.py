@@ -5,7 +5,7 @@ Images are run again and layers resemble each other: working out the order takes
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from math import prod
 from typing import TypeVar
 
@@ -26,12 +26,22 @@ _INDICES = 1 << 17  # a VECTOR command's indices into column memories count modu
 
 
 _T = TypeVar("_T")
+_Walk = Callable[[Fields, NpuConfig], _T]
 
 
-def _kept(make: Callable[[Fields, NpuConfig], _T]) -> Callable[[Fields, NpuConfig, int], _T]:
-    """`make`, remembering what it made of commands of few beats (the third argument)."""
-    remembered = lru_cache(_KEPT)(make)
-    return lambda f, config, beats: (remembered if beats <= _KEPT_BEATS else make)(f, config)
+def _kept(beats: _Walk[int]) -> Callable[[_Walk[_T]], _Walk[_T]]:
+    """Decorator: remember what a function makes of commands of few `beats`."""
+
+    def keep(make: _Walk[_T]) -> _Walk[_T]:
+        remembered = lru_cache(_KEPT)(make)
+
+        @wraps(make)
+        def walk(f: Fields, config: NpuConfig) -> _T:
+            return (remembered if beats(f, config) <= _KEPT_BEATS else make)(f, config)
+
+        return walk
+
+    return keep
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,9 @@ class Drain:
     ends: np.ndarray
 
 
-def _drain(f: Fields, config: NpuConfig) -> Drain:
+@_kept(lambda f, config: f["n_tiles"] * f["m_tiles"] * f["t_count"] * config.rows * config.acc_beats)
+def drain_of(f: Fields, config: NpuConfig) -> Drain:
+    """The walk of an EPILOGUE command."""
     shape, geometry = TileShape.of(f, config), Geometry.of(config)
     cols, lanes, blocks = config.cols, config.vector_lanes, config.acc_beats
     m = shape.pixels[:, None, None, None]  # every array below is [n, row, half, block, lane], broadcast
@@ -101,7 +113,9 @@ def _place(f: Fields, counts: tuple[int, ...], name: str, config: NpuConfig, mor
     return Place.of(Geometry.of(config), View.of(f, f"{name}_"), pixel + more, byte, config.vector_lanes)
 
 
-def _loops(f: Fields, config: NpuConfig) -> Loops:
+@_kept(lambda f, _: f["n0"] * f["n1"] * f["n2"] * f["n3"])
+def loops_of(f: Fields, config: NpuConfig) -> Loops:
+    """The walk of a VECTOR command through its operands."""
     counts = tuple(f[f"n{i}"] for i in range(4))
     number = np.arange(prod(counts), dtype=np.int64)
     inner = prod(counts[: f["idx_loop"]])
@@ -118,30 +132,13 @@ def _loops(f: Fields, config: NpuConfig) -> Loops:
     )
 
 
-def _sink(f: Fields, config: NpuConfig) -> Place:
+@_kept(lambda f, _: f["m0"] * f["m1"] * f["m2"])
+def sink_of(f: Fields, config: NpuConfig) -> Place:
+    """Where the beats that a VECTOR command emits are stored."""
     return _place(f, (f["m0"], f["m1"], f["m2"]), "o", config)
-
-
-_kept_drain, _kept_loops, _kept_sink = _kept(_drain), _kept(_loops), _kept(_sink)
-
-
-def drain_of(f: Fields, config: NpuConfig) -> Drain:
-    """The walk of an EPILOGUE command."""
-    groups = f["n_tiles"] * f["m_tiles"] * f["t_count"]
-    return _kept_drain(f, config, groups * config.rows * config.acc_beats)
-
-
-def loops_of(f: Fields, config: NpuConfig) -> Loops:
-    """The walk of a VECTOR command through its operands."""
-    return _kept_loops(f, config, f["n0"] * f["n1"] * f["n2"] * f["n3"])
 
 
 def gathered(f: Fields, config: NpuConfig, y: np.ndarray) -> Place:
     """Where x is when y, int32 [beats, L], moves its pixels."""
     counts = tuple(f[f"n{i}"] for i in range(4))
     return _place(f, counts, "x", config, more=y[:, :1].astype(np.int64) & ((1 << f["x_gather"]) - 1))
-
-
-def sink_of(f: Fields, config: NpuConfig) -> Place:
-    """Where the beats that a VECTOR command emits are stored."""
-    return _kept_sink(f, config, f["m0"] * f["m1"] * f["m2"])
