@@ -21,7 +21,8 @@ class StreamRead(wiring.Component):
     are; lanes from `lanes` on are 0, and a beat without lanes reads nothing. One scratchpad word a cycle: a beat a
     cycle where beats do not straddle words, and where a request equals the one before (of the same command), which is
     not read again. A word outside the scratchpad raises RANGE (with its address and the request's command index) and is
-    not read; the stream then stays where it is. `BEATS` beats are read ahead of `o`.
+    not read; the stream then stays where it is. `BEATS` beats are read ahead of `o`; `arrives` tells of each that comes
+    in lane 0, and bit 16 of its request's `user`, whose other bits are the command's index.
     """
 
     BEATS = 8

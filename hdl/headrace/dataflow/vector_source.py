@@ -69,11 +69,10 @@ class VectorSource(wiring.Component):
             beat.index.eq(index),
             meta.w_data.eq(beat),
         ]
-        readers = [self._reader(m, v) for v in range(2)]
+        x, y = (self._reader(m, v) for v in range(2))
         requests = [self._request(m, v, command, walk, beat) for v in range(2)]
         wanted = (Value.cast(1), command.y_enable)
         m.submodules.gather = gather = Gather(lanes=self._lanes)
-        x, y = readers
         gathers = Mux(command.y_enable, command.x_gather, 0)
         m.d.comb += [
             gather.i.payload.request.eq(requests[0]),
@@ -87,9 +86,8 @@ class VectorSource(wiring.Component):
         ]
         branches = [(i.valid, i.ready, wants) for i, wants in zip((gather.i, y.i), wanted)]
         m.d.comb += advance.eq(fork(m, active, [(meta.w_en, meta.w_rdy, Value.cast(1)), *branches]))
-        join(m, self.o, meta, layout, readers[0].o, readers[1].o)
-        errors = [reader.error for reader in readers]
-        m.d.comb += self.error.eq(Mux(errors[0].valid, errors[0].as_value(), errors[1].as_value()))
+        join(m, self.o, meta, layout, x.o, y.o)
+        m.d.comb += self.error.eq(Mux(x.error.valid, x.error.as_value(), y.error.as_value()))
         return m
 
     def _describe(self, m: Module, beat: Any, command: Any, walk: LoopNest) -> None:

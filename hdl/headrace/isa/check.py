@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from headrace.config import NpuConfig
 
-from . import assembler
-from .assembler import Program
+from .assembler import Program, patched
 from .commands import MAC, Dest, ScalarOp
 from .errors import Cause
 from .fields import Command, Engine
@@ -88,14 +87,14 @@ class _Checker:
         for name in ("patch0", "patch1"):
             self._patch(f"{command.name}.{name}", values[name])
         if self._scalars is not None:
-            values = assembler.patched(command, values, self._scalars)
+            values = patched(command, values, self._scalars)
             if command.name == "SCALAR":
                 source = self._scalars.get(values["src"], 0) if values["op"] == ScalarOp.ADD else 0
                 self._scalars[values["dst"]] = (source + values["imm"]) & 0xFFFFFFFF
         self._fields(command, values)
-        patched = _patched_words(values)
-        self._ring_known &= not (patched and command.name in ("WEIGHT", "MAC"))
-        known = not any(f.offset // 32 in patched for f in command.fields if f.offset // 32 >= PAYLOAD_WORD)
+        unknown = _patched_words(values)
+        self._ring_known &= not (unknown and command.name in ("WEIGHT", "MAC"))
+        known = not any(f.offset // 32 in unknown for f in command.fields if f.offset // 32 >= PAYLOAD_WORD)
         rules = {"LOAD": self._load, "WEIGHT": self._weight, "MAC": self._mac_command, "EPILOGUE": self._epilogue}
         rules["VECTOR"] = self._vector
         if command.name in rules and (known or command.name != "VECTOR"):
@@ -110,10 +109,10 @@ class _Checker:
         self._require(not (left and self._ring_known), f"{left} weight entries are left in the ring")
 
     def _fields(self, command: Command, values: dict[str, int]) -> None:
-        patched = _patched_words(values)
+        unknown = _patched_words(values)
         for f in command.fields:
             low, high = f.limits(self._config)
-            if f.offset // 32 not in patched and not low <= values[f.name] <= high:
+            if f.offset // 32 not in unknown and not low <= values[f.name] <= high:
                 self._problem(f"{command.name}.{f.name}: {values[f.name]} is not in {low}..{high}")
 
     def _patch(self, where: str, patch: int) -> None:
@@ -185,9 +184,9 @@ class _Checker:
 
     def _mac_fields(self, values: dict[str, int]) -> None:
         """The rules the machine checks, when all of their fields are known."""
-        patched = _patched_words(values)
+        unknown = _patched_words(values)
         limits = ((MAC[name], *MAC[name].limits(self._config)) for name in MAC_RULE_FIELDS)
-        if any(f.offset // 32 in patched or not low <= values[f.name] <= high for f, low, high in limits):
+        if any(f.offset // 32 in unknown or not low <= values[f.name] <= high for f, low, high in limits):
             return
         error = mac_rule(self._config, values)
         if error is None:
