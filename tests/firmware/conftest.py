@@ -1,4 +1,4 @@
-"""Shared fixtures: the numpy oracle and the fetched network (skipped, saying so, when it cannot be fetched)."""
+"""Shared fixtures: helper modules and the fetched networks (skipped, saying so, when they cannot be fetched)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from types import ModuleType
 import pytest
 
 from headrace_host.errors import FetchError
-from headrace_host.models.fetch import fetch_cifar10, fetch_imagenet, fetch_resnet8, fetch_visual_wake_words
+from headrace_host.models.fetch import (
+    fetch_cifar10,
+    fetch_imagenet,
+    fetch_resnet8,
+    fetch_smollm2,
+    fetch_visual_wake_words,
+)
+from headrace_host.models.gguf.importer import load_gguf
 from headrace_host.models.graph import Graph
+from headrace_host.models.language import LanguageModel
 from headrace_host.models.tflite_import import load_tflite
 
 
 def _sibling(name: str) -> ModuleType:
-    """The module ``name`` beside this file (pytest's importlib mode leaves test folders off the import path)."""
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"headrace_firmware_{name}", path)
+    """The module ``name`` in this folder or below: pytest's importlib mode leaves test folders off the import path."""
+    path = Path(__file__).parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"headrace_firmware_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -39,6 +47,16 @@ def graphs() -> ModuleType:
 @pytest.fixture(scope="session")
 def tflite_models() -> ModuleType:
     return _sibling("tflite_models")
+
+
+@pytest.fixture(scope="session")
+def files() -> ModuleType:
+    return _sibling("gguf/files")
+
+
+@pytest.fixture(scope="session")
+def emulation() -> ModuleType:
+    return _sibling("gguf/emulation")
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +99,16 @@ def photographs() -> list[Path]:
         return fetch_imagenet()
     except FetchError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    try:
+        return fetch_smollm2()
+    except FetchError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path: Path) -> LanguageModel:
+    return load_gguf(smollm2_path)

@@ -12,7 +12,20 @@ from numpy.typing import NDArray
 from headrace.config import machine
 from headrace.isa import DataflowOp
 from headrace_host.kernels.row_running import expected_rows, run_rows
-from headrace_host.kernels.trace import BF16, I8, I16, U8, Float32, Int32, Kernel, RowFloat32, Stream, binary, kernel
+from headrace_host.kernels.trace import (
+    BF16,
+    I8,
+    I16,
+    U8,
+    Float32,
+    Int32,
+    Kernel,
+    RowFloat32,
+    Stream,
+    binary,
+    kernel,
+    row_sum,
+)
 
 WIDTH = 1024
 CORNERS = np.array(
@@ -116,7 +129,6 @@ def test_rounding_to_bf16(rows: int) -> None:
 @pytest.mark.parametrize("width", [1, 31, 32, 33, 256, 257, 1000, 2048])
 def test_sums_of_rows(width: int) -> None:
     """In the stated order whatever the length; numbers of very different size, so that the order shows."""
-    from headrace_host.kernels.trace import row_sum
 
     @kernel(result=RowFloat32)
     def total(x: Float32) -> Stream:

@@ -22,7 +22,7 @@ def test_windows_start_afresh_and_equal_emulation(tmp_path: Path, emulation: Mod
     found = list(measured(model, machine("base"), windows, jobs=1))
     for window, likelihood in zip(windows, found, strict=True):
         emulated = emulation.Emulation(model).logits(window)
-        assert likelihood == pytest.approx(negative_log_likelihoods(emulated, window).mean(), abs=1e-9)
+        assert likelihood == negative_log_likelihoods(emulated, window).mean()
     references = list(expected(model, windows))
     result = Perplexity(
         model="small", machine="base", length=64, measured=tuple(found), reference=tuple(references)

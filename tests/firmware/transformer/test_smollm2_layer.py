@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 
 from headrace.config import machine
-from headrace_host.errors import FetchError
-from headrace_host.models.fetch import fetch_smollm2
-from headrace_host.models.gguf.importer import load_gguf
 from headrace_host.models.language import LanguageModel
 from headrace_host.transformer.runner import TextRunner
 from headrace_host.transformer.text import TextMachine
@@ -20,19 +17,11 @@ STEPS = 16
 CONTEXT = 128
 
 
-@pytest.fixture(scope="module")
-def model() -> LanguageModel:
-    try:
-        return load_gguf(fetch_smollm2())
-    except FetchError as error:
-        pytest.skip(str(error))
-
-
-def test_prefill_and_decode_on_the_hardware(model: LanguageModel) -> None:
+def test_prefill_and_decode_on_the_hardware(smollm2: LanguageModel) -> None:
     """64 tokens at once, then 16 one by one: rows, and all of DDR that the machine may write, caches included."""
-    text = TextMachine(model, machine("base"), CONTEXT, (0,), head=False)
+    text = TextMachine(smollm2, machine("base"), CONTEXT, (0,), head=False)
     golden, rtl = (TextRunner(text, sizes=[PROMPT, 1], backend=backend) for backend in ("golden", "rtl"))
-    tokens = np.random.default_rng(11).integers(0, model.dimensions.vocabulary, PROMPT + STEPS).tolist()
+    tokens = np.random.default_rng(11).integers(0, smollm2.dimensions.vocabulary, PROMPT + STEPS).tolist()
     position = 0
     for count in (PROMPT, *[1] * STEPS):
         some = tokens[position : position + count]
@@ -44,13 +33,13 @@ def test_prefill_and_decode_on_the_hardware(model: LanguageModel) -> None:
 
 
 @pytest.mark.regress
-def test_the_whole_model_equals_emulation(model: LanguageModel, emulation: ModuleType) -> None:
+def test_the_whole_model_equals_emulation(smollm2: LanguageModel, emulation: ModuleType) -> None:
     """All 30 layers and the head: a prompt at once, then its answer token by token."""
-    text = TextMachine(model, machine("base"), CONTEXT, tuple(range(model.dimensions.layers)))
+    text = TextMachine(smollm2, machine("base"), CONTEXT, tuple(range(smollm2.dimensions.layers)))
     runner = TextRunner(text, sizes=[PROMPT, 1])
-    tokens = model.tokenizer.encode("The water that turns the wheel of a mill comes through a channel. " * 8)[:PROMPT]
+    tokens = smollm2.tokenizer.encode("The water that turns the wheel of a mill comes through a channel. " * 8)[:PROMPT]
     logits = [runner.run(tokens, 0)]
     for position in range(PROMPT, PROMPT + STEPS):
         tokens.append(int(logits[-1][-1].argmax()))
         logits.append(runner.run(tokens[-1:], position))
-    np.testing.assert_array_equal(np.concatenate(logits), emulation.Emulation(model).logits(tokens))
+    np.testing.assert_array_equal(np.concatenate(logits), emulation.Emulation(smollm2).logits(tokens))
